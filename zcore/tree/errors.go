@@ -1,0 +1,17 @@
+package tree
+
+import "wcfs/zcore"
+
+// Kinds of errors; fronts turn them into errno in one table each, by errors.Is. Anything else is an
+// I/O error.
+var (
+	ErrNotExist    = zcore.ErrNotExist    // ENOENT: no such name
+	ErrInvalid     = zcore.ErrInvalid     // EINVAL: no such bigfile, or not a name
+	ErrReadOnly    = zcore.ErrReadOnly    // EROFS
+	ErrPermission  = zcore.ErrPermission  // EPERM
+	ErrNotDir      = zcore.ErrNotDir      // ENOTDIR
+	ErrIsDir       = zcore.ErrIsDir       // EISDIR
+	ErrNotConn     = zcore.ErrNotConn     // ENOTCONN: EIO mode over FUSE (over 9P: EIO)
+	ErrInterrupted = zcore.ErrInterrupted // EINTR: the request was cancelled
+	ErrIO          = zcore.ErrIO          // EIO: the database failed to answer
+)

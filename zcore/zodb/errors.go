@@ -1,0 +1,57 @@
+package zodb
+
+import (
+	"errors"
+	"fmt"
+)
+
+// Kinds of answers to a load that are about the object, not about the database's health.
+var (
+	ErrNoObject = errors.New("no such object")
+	ErrNoData   = errors.New("no data at this revision")
+	ErrDeleted  = errors.New("object is deleted")
+	ErrNoExtent = errors.New("record is not stored plainly in a file")
+)
+
+// LoadError tells which object as of which revision an operation was about.
+type LoadError struct {
+	URL string // with any password removed
+	Oid Oid
+	At  Tid
+	Err error
+}
+
+func (e *LoadError) Error() string {
+	return fmt.Sprintf("%s: load %s@%s: %v", e.URL, e.Oid, e.At, e.Err)
+}
+func (e *LoadError) Unwrap() error { return e.Err }
+
+// IsAbsent reports whether err says that the object has no data as of the revision asked for,
+// rather than that the database failed.
+func IsAbsent(err error) bool {
+	return errors.Is(err, ErrNoObject) || errors.Is(err, ErrNoData) || errors.Is(err, ErrDeleted)
+}
+
+// DataError says that stored data is not what it must be.
+type DataError struct {
+	Oid    Oid
+	Serial Tid
+	Pos    int64 // position in the file or record, -1 if unknown
+	Msg    string
+	Err    error // may be nil
+}
+
+func (e *DataError) Error() string {
+	s := fmt.Sprintf("bad data: object %s@%s", e.Oid, e.Serial)
+	if e.Pos >= 0 {
+		s += fmt.Sprintf(" at position %d", e.Pos)
+	}
+	if e.Msg != "" {
+		s += ": " + e.Msg
+	}
+	if e.Err != nil {
+		s += ": " + e.Err.Error()
+	}
+	return s
+}
+func (e *DataError) Unwrap() error { return e.Err }
