@@ -1,0 +1,123 @@
+package tree
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"wcfs/zcore"
+	"wcfs/zcore/zodb"
+)
+
+// Options of a tree; the zero value of each field means its default.
+type Options struct {
+	Debug bool // serve .wcfs/debug/
+
+	// BlankEvery is how long a read of a padded stream waits for a message before it is answered by
+	// a blank line; default 5 s. It shows dead clients and frees those who wait for the same file position.
+	BlankEvery time.Duration
+
+	// MoreStats adds lines to .wcfs/stats. It must not block, and always return the same names.
+	MoreStats func() []Stat
+}
+
+// FS is the tree over one core. Lock order: mu is a leaf; nothing is called under it.
+type FS struct {
+	core *zcore.Core
+	opts Options
+	t0   zodb.Tid // announced head when the tree was made; immutable
+	root *dir
+
+	inoBase uint64        // random high bits; immutable
+	inoLast atomic.Uint64 // numbers given out so far
+
+	mu    sync.Mutex
+	heads map[zodb.Oid]*headFile // guard: mu; only grows, as the core's own knowledge does
+	snaps map[snapKey]*snapshot  // guard: mu; those with references
+}
+
+// inoBits is how many numbers an instance has: at a million lookups a second they last twelve days,
+// at a thousand for ever. Above them are random bits, so that a later process gives out other numbers.
+const inoBits = 40
+
+// New makes the tree over core. It must be called before core.Run.
+func New(core *zcore.Core, opts Options) *FS {
+	if opts.BlankEvery <= 0 {
+		opts.BlankEvery = defaultBlankEvery
+	}
+	fs := &FS{
+		core:    core,
+		opts:    opts,
+		t0:      core.Head(),
+		inoBase: (1 + rand.Uint64N(1<<(63-inoBits)-1)) << inoBits, // not 0: small numbers belong to fronts
+		heads:   make(map[zodb.Oid]*headFile),
+		snaps:   make(map[snapKey]*snapshot),
+	}
+	fs.root = fs.layout()
+	return fs
+}
+
+// Root returns the node of "/". It needs no Release.
+func (fs *FS) Root() Node { return fs.root }
+
+func (fs *FS) newIno() uint64 { return fs.inoBase + fs.inoLast.Add(1) }
+
+// layout makes the nodes that are there as long as the tree is.
+func (fs *FS) layout() *dir {
+	head := fs.core.Head
+	start := fixedTid(fs.t0)
+
+	ctl := fs.newDir(start)
+	ctl.add("zurl", fs.newStatic(fs.core.URL(), start))
+	ctl.add("pintimeout", fs.newStatic(fmt.Sprintf("%.1f", fs.core.PinTimeout().Seconds()), start))
+	ctl.add("stats", fs.newVolatile(fs.statsText, head))
+	if fs.opts.Debug {
+		debug := fs.newDir(start)
+		debug.add("zhead", fs.newStream(Stream, fs.openZhead, 0o444))
+		ctl.add("debug", debug)
+	}
+
+	h := fs.newDir(head)
+	h.add("at", fs.newVolatile(func() string { return fs.core.Head().String() }, head))
+	h.add("watch", fs.newStream(Stream, fs.openLink, 0o666))
+	h.add("watch9", fs.newStream(Padded, fs.openLink, 0o666))
+	h.add("base", fs.newVolatile(func() string { return fs.t0.String() }, head))
+	h.add("bigfile", &headBigDir{dirBase{fs.newNode()}})
+
+	root := fs.newDir(head)
+	root.add(".wcfs", ctl)
+	root.add("head", h)
+	root.add("base", &baseDir{dirBase{fs.newNode()}})
+	root.more, root.list = fs.lookupAtRev, func() []Entry { return fs.listSnaps(false) }
+	return root
+}
+
+// lookupAtRev finds "@<tid>" under /.
+func (fs *FS) lookupAtRev(name string) (Node, error) {
+	s, ok := strings.CutPrefix(name, "@")
+	rev, err := zodb.ParseTid(s)
+	if !ok || err != nil || rev > fs.core.Head() {
+		return nil, fmt.Errorf("lookup %q: %w", name, ErrNotExist)
+	}
+	return fs.getSnap(snapKey{rev, false}).dir, nil
+}
+
+// failed answers ErrNotConn in EIO mode: nothing stale is ever shown.
+func (fs *FS) failed() error {
+	select {
+	case <-fs.core.Failed():
+		return ErrNotConn
+	default:
+		return nil
+	}
+}
+
+// sortEntries puts a listing in the order of names.
+func sortEntries(list []Entry) []Entry {
+	slices.SortFunc(list, func(a, b Entry) int { return strings.Compare(a.Name, b.Name) })
+	return list
+}
