@@ -1,0 +1,42 @@
+package record
+
+import (
+	"bytes"
+	"compress/zlib"
+	"errors"
+	"fmt"
+	"io"
+)
+
+// MaxSize bounds an expanded record: the largest block there may be (1 GiB) and what is around it.
+const MaxSize = 1<<30 + 1<<16
+
+// Decompress returns the plain form of a record as a storage keeps it: one that the Python package
+// zc.zlibstorage compressed (".z" and a zlib stream; no pickle begins like that) is expanded, every
+// other one is returned as it is. What is allocated follows the bytes that come out, and what comes
+// out of n bytes is at most about 1032*n.
+func Decompress(data []byte) ([]byte, error) {
+	if !bytes.HasPrefix(data, []byte(".z")) {
+		return data, nil
+	}
+	return inflate(data[2:], MaxSize)
+}
+
+func inflate(data []byte, max int64) ([]byte, error) {
+	z, err := zlib.NewReader(bytes.NewReader(data))
+	if err != nil {
+		return nil, fmt.Errorf("compressed record: %w", err)
+	}
+	var out bytes.Buffer
+	out.Grow(int(min(4*int64(len(data)), 1<<22, max)) + bytes.MinRead)
+	n, err := out.ReadFrom(io.LimitReader(z, max+1))
+	switch {
+	case errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF):
+		return nil, errors.New("compressed record: it is cut short")
+	case err != nil:
+		return nil, fmt.Errorf("compressed record: %w", err)
+	case n > max:
+		return nil, fmt.Errorf("compressed record: it expands to more than %d bytes", max)
+	}
+	return out.Bytes(), nil
+}
