@@ -1,0 +1,220 @@
+package relstorage
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	neturl "net/url"
+
+	sqlite "modernc.org/sqlite"
+	sqlite3 "modernc.org/sqlite/lib"
+
+	"wcfs/zcore/zodb"
+	"wcfs/zcore/zodb/record"
+)
+
+// sqliteDB is a database in RelStorage's main.sqlite3, opened read-only. It is in WAL mode: readers do
+// not hinder the writer, nor it them. There is one writer at a time and it chooses its tid as such, so
+// transactions become visible in the order of their tids.
+type sqliteDB struct{ db *sql.DB }
+
+func openSqlite(url string, opt Options) (database, error) {
+	path, err := sqlitePath(url)
+	if err != nil {
+		return nil, err
+	}
+	dsn := neturl.URL{Scheme: "file", Opaque: (&neturl.URL{Path: path}).EscapedPath(), RawQuery: neturl.Values{
+		"mode": {"ro"}, "_pragma": {fmt.Sprintf("busy_timeout(%d)", opt.Timeout.Milliseconds()), "query_only(1)"},
+	}.Encode()}
+	db, err := sql.Open("sqlite", dsn.String())
+	if err != nil {
+		return nil, fmt.Errorf("relstorage: %s: %w", path, err)
+	}
+	db.SetMaxOpenConns(opt.Conns + 1)
+	db.SetMaxIdleConns(opt.Conns + 1)
+	return &sqliteDB{db}, nil
+}
+
+func (d *sqliteDB) close() { d.db.Close() }
+
+const (
+	sqlUntil = `(SELECT min(n.tid) FROM object_state n WHERE n.zoid = ?1 AND n.tid > ?2)`
+	sqlFrom  = ` FROM object_state o WHERE o.zoid = ?1 AND o.tid <= ?2 ORDER BY o.tid DESC LIMIT 1`
+	sqlLoad  = `SELECT o.tid, o.state IS NULL, coalesce(length(o.state), 0), ` + sqlUntil + `,
+		CASE WHEN length(o.state) <= ?3 THEN o.state END` + sqlFrom
+	sqlSerial     = `SELECT o.tid, o.state IS NULL, 0, ` + sqlUntil + sqlFrom
+	sqlExists     = `SELECT EXISTS (SELECT 1 FROM object_state WHERE zoid = ?)`
+	sqlNewest     = `SELECT coalesce(max(tid), 0) FROM "transaction"`
+	sqlTids       = `SELECT tid FROM "transaction" WHERE tid > ? AND tid <= ? ORDER BY tid LIMIT ?`
+	sqlTxns       = `SELECT tid, packed FROM "transaction" WHERE tid > ? AND tid <= ? ORDER BY tid LIMIT ?`
+	sqlTxnObj     = `SELECT tid, zoid FROM object_state WHERE tid > ? AND tid <= ? ORDER BY tid`
+	sqlPackedHere = `SELECT packed FROM "transaction" WHERE tid > 0 AND tid >= ? ORDER BY tid LIMIT 1`
+	sqlPackedLast = `SELECT tid FROM "transaction" WHERE tid > 0 AND packed ORDER BY tid DESC LIMIT 1`
+	// Columns beside max() come from the row of the maximum: documented by SQLite.
+	sqlOids = `SELECT zoid, state IS NOT NULL, max(tid) FROM object_state
+		WHERE zoid > ? AND tid <= ? GROUP BY zoid ORDER BY zoid LIMIT ?`
+	sqlTables = `SELECT name FROM sqlite_master WHERE type = 'table' AND name IN ('transaction', 'object_state', 'current_object')`
+)
+
+func (d *sqliteDB) revision(ctx context.Context, oid zodb.Oid, at, _ zodb.Tid, data bool) (rev revision, err error) {
+	var until sql.NullInt64
+	if data {
+		err = d.db.QueryRowContext(ctx, sqlLoad, int64(oid), int64(at), int64(record.MaxSize)).
+			Scan(&rev.serial, &rev.null, &rev.size, &until, &rev.data)
+	} else {
+		err = d.db.QueryRowContext(ctx, sqlSerial, int64(oid), int64(at)).
+			Scan(&rev.serial, &rev.null, &rev.size, &until)
+	}
+	if errors.Is(err, sql.ErrNoRows) {
+		return rev, d.db.QueryRowContext(ctx, sqlExists, int64(oid)).Scan(&rev.exists)
+	}
+	rev.found, rev.until = true, zodb.TidMax
+	if until.Valid {
+		rev.until = zodb.Tid(until.Int64)
+	}
+	return rev, err
+}
+
+func (d *sqliteDB) session(ctx context.Context) (session, error) {
+	conn, err := d.db.Conn(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return &sqliteSession{conn}, nil
+}
+
+func (d *sqliteDB) check(ctx context.Context) error {
+	var names []string
+	err := each(ctx, d.db, sqlTables, nil, func(scan func(...any) error) error {
+		var name string
+		err := scan(&name)
+		names = append(names, name)
+		return err
+	})
+	if sqliteCode(err) == sqlite3.SQLITE_NOTADB {
+		return fmt.Errorf("%w: it is not a SQLite file", ErrSchema)
+	}
+	if sqliteCode(err) == sqlite3.SQLITE_CANTOPEN || sqliteCode(err) == sqlite3.SQLITE_READONLY {
+		return fmt.Errorf("%w: reading a database in WAL mode takes write permission for its folder (the -shm file)", err)
+	}
+	if err != nil {
+		return err
+	}
+	has := map[string]bool{}
+	for _, n := range names {
+		has[n] = true
+	}
+	return schemaError(has["transaction"], has["object_state"], has["current_object"])
+}
+
+func (d *sqliteDB) transient(err error) bool {
+	switch sqliteCode(err) {
+	case sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_SCHEMA:
+		return true
+	}
+	return false
+}
+
+// sqliteCode returns the primary result code of err, 0 when it is none.
+func sqliteCode(err error) int {
+	var se *sqlite.Error
+	if errors.As(err, &se) {
+		return se.Code() & 0xff
+	}
+	return 0
+}
+
+// querier is what *sql.DB, *sql.Conn and *sql.Tx have in common.
+type querier interface {
+	QueryContext(ctx context.Context, query string, args ...any) (*sql.Rows, error)
+}
+
+// each calls fn for every row.
+func each(ctx context.Context, q querier, query string, args []any, fn func(scan func(...any) error) error) error {
+	rows, err := q.QueryContext(ctx, query, args...)
+	if err != nil {
+		return err
+	}
+	defer rows.Close()
+	for rows.Next() {
+		if err := fn(rows.Scan); err != nil {
+			return err
+		}
+	}
+	return rows.Err()
+}
+
+// sqliteSession is one connection.
+type sqliteSession struct{ conn *sql.Conn }
+
+func (s *sqliteSession) release() { s.conn.Close() }
+
+func (s *sqliteSession) newest(ctx context.Context) (t zodb.Tid, err error) {
+	err = s.conn.QueryRowContext(ctx, sqlNewest).Scan(&t)
+	return t, err
+}
+
+func (s *sqliteSession) writers(context.Context) (map[string]int64, error) { return nil, nil }
+
+func (s *sqliteSession) tids(ctx context.Context, after, upto zodb.Tid, max int) (tids []zodb.Tid, err error) {
+	err = each(ctx, s.conn, sqlTids, []any{int64(after), int64(upto), max}, func(scan func(...any) error) error {
+		var t zodb.Tid
+		err := scan(&t)
+		tids = append(tids, t)
+		return err
+	})
+	return tids, err
+}
+
+func (s *sqliteSession) transactions(ctx context.Context, after, upto zodb.Tid, max int) (txns []transaction, err error) {
+	tx, err := s.conn.BeginTx(ctx, &sql.TxOptions{ReadOnly: true})
+	if err != nil {
+		return nil, err
+	}
+	defer tx.Rollback()
+	err = each(ctx, tx, sqlTxns, []any{int64(after), int64(upto), max}, func(scan func(...any) error) error {
+		var t transaction
+		err := scan(&t.tid, &t.packed)
+		txns = append(txns, t)
+		return err
+	})
+	if err != nil || len(txns) == 0 {
+		return nil, err
+	}
+	i := 0
+	err = each(ctx, tx, sqlTxnObj, []any{int64(after), int64(txns[len(txns)-1].tid)}, func(scan func(...any) error) error {
+		var tid zodb.Tid
+		var oid int64
+		err := scan(&tid, &oid)
+		i = addOid(txns, i, tid, zodb.Oid(oid))
+		return err
+	})
+	return txns, err
+}
+
+func (s *sqliteSession) packedAt(ctx context.Context, at zodb.Tid) (t zodb.Tid, err error) {
+	var packed bool
+	err = s.conn.QueryRowContext(ctx, sqlPackedHere, int64(at)).Scan(&packed)
+	if err == nil && packed {
+		err = s.conn.QueryRowContext(ctx, sqlPackedLast).Scan(&t)
+	}
+	if errors.Is(err, sql.ErrNoRows) {
+		return 0, nil
+	}
+	return t, err
+}
+
+func (s *sqliteSession) oids(ctx context.Context, at zodb.Tid, from int64, max int) (oids []zodb.Oid, last int64, err error) {
+	last = from
+	err = each(ctx, s.conn, sqlOids, []any{from, int64(at), max}, func(scan func(...any) error) error {
+		var data bool
+		var tid int64
+		err := scan(&last, &data, &tid)
+		if err == nil && data {
+			oids = append(oids, zodb.Oid(last))
+		}
+		return err
+	})
+	return oids, last, err
+}
