@@ -1,0 +1,192 @@
+package zeo
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"net"
+	"net/url"
+	"os"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// defaultPort is the one that zodburi assumes when a URL names none.
+const defaultPort = "9991"
+
+// place is what a URL says.
+type place struct {
+	network, addr string        // as net.Dial takes them
+	storage       string        // name of the storage on the server
+	wait          time.Duration // how long to wait for a server that is not there at first
+
+	tls                             bool
+	tlsCA, tlsCert, tlsKey, tlsName string
+}
+
+// parseURL reads zeo://host:port/?storage=1, zeo://:port (localhost) and zeo:///path/of/socket.
+func parseURL(raw string) (*place, error) {
+	u, err := url.Parse(raw)
+	if err != nil {
+		return nil, fmt.Errorf("zeo URL cannot be read: %w", hideURL(err))
+	}
+	switch {
+	case u.Scheme != "zeo" || u.Opaque != "":
+		return nil, errors.New("zeo URL must be zeo://host:port/?storage=NAME or zeo:///path/of/socket?storage=NAME")
+	case u.User != nil:
+		return nil, errors.New("zeo URL must not carry a user or password: a ZEO 5 server knows none, use TLS client certificates")
+	case u.Fragment != "":
+		return nil, errors.New("zeo URL must not have a #fragment")
+	}
+	p := &place{network: "tcp", storage: "1"}
+	switch {
+	case u.Host != "" && u.Path != "" && u.Path != "/":
+		return nil, fmt.Errorf("zeo URL has both a host and a path: is the storage meant by ?storage=%s", strings.Trim(u.Path, "/"))
+	case u.Host != "":
+		host, port := u.Hostname(), u.Port()
+		if host == "" {
+			host = "localhost"
+		}
+		if port == "" {
+			port = defaultPort
+		}
+		p.addr = net.JoinHostPort(host, port)
+		p.tlsName = host
+	case u.Path != "" && u.Path != "/":
+		p.network, p.addr = "unix", u.Path
+		p.tlsName = "localhost"
+	default:
+		return nil, errors.New("zeo URL names neither host:port nor the path of a socket")
+	}
+	q, err := url.ParseQuery(u.RawQuery)
+	if err != nil {
+		return nil, fmt.Errorf("zeo URL parameters cannot be read: %w", err)
+	}
+	return p, p.parameters(q)
+}
+
+// hideURL drops the URL from an error of url.Parse: it may hold a password.
+func hideURL(err error) error {
+	var ue *url.Error
+	if errors.As(err, &ue) {
+		return ue.Err
+	}
+	return err
+}
+
+// pythonOnly are the parameters that zodburi knows for Python clients and that mean nothing to this
+// one: caches of theirs, pools, and how their writing connections behave.
+const pythonOnly = " cache_size cache_path name client label client_label var min_disconnect_poll max_disconnect_poll" +
+	" disconnect_poll read_only read_only_fallback drop_cache_rather_verify blob_dir shared_blob_dir" +
+	" blob_cache_size blob_cache_size_check connection_cache_size connection_pool_size" +
+	" database_name server_sync "
+
+func (p *place) parameters(q url.Values) error {
+	wait, timeout := false, 30*time.Second
+	for key, vals := range q {
+		if len(vals) != 1 {
+			return fmt.Errorf("zeo URL parameter %s is given %d times", key, len(vals))
+		}
+		val := vals[0]
+		var err error
+		switch key {
+		case "storage":
+			p.storage = val
+		case "wait":
+			wait, err = flag(val)
+		case "wait_timeout":
+			var n int
+			if n, err = strconv.Atoi(val); err == nil && (n < 0 || n > 1<<20) {
+				err = strconv.ErrRange
+			}
+			wait, timeout = true, time.Duration(n)*time.Second
+		case "tls":
+			p.tls, err = flag(val)
+		case "tls_ca":
+			p.tls, p.tlsCA = true, val
+		case "tls_cert":
+			p.tls, p.tlsCert = true, val
+		case "tls_key":
+			p.tls, p.tlsKey = true, val
+		case "tls_server_name":
+			p.tls, p.tlsName = true, val
+		default:
+			if !strings.Contains(pythonOnly, " "+key+" ") {
+				return fmt.Errorf("zeo URL has an unknown parameter %q (known: storage, wait, wait_timeout, "+
+					"tls, tls_ca, tls_cert, tls_key, tls_server_name)", key)
+			}
+		}
+		if err != nil {
+			return fmt.Errorf("zeo URL parameter %s=%s: not understood", key, val)
+		}
+	}
+	if q.Get("wait") != "" && !wait {
+		timeout = 0
+	}
+	if wait {
+		p.wait = timeout
+	}
+	if (p.tlsCert == "") != (p.tlsKey == "") {
+		return errors.New("zeo URL must give tls_cert and tls_key together")
+	}
+	return nil
+}
+
+func flag(s string) (bool, error) {
+	switch strings.ToLower(s) {
+	case "1", "true", "yes", "on":
+		return true, nil
+	case "0", "false", "no", "off":
+		return false, nil
+	}
+	return false, strconv.ErrSyntax
+}
+
+// dial connects, TLS included. Certificates are read anew each time, so that renewed ones are used.
+func (p *place) dial(ctx context.Context) (net.Conn, error) {
+	var d net.Dialer
+	nc, err := d.DialContext(ctx, p.network, p.addr)
+	if err != nil || !p.tls {
+		return nc, err
+	}
+	cfg, err := p.tlsConfig()
+	if err != nil {
+		nc.Close()
+		return nil, &refusal{err}
+	}
+	tc := tls.Client(nc, cfg)
+	if err := tc.HandshakeContext(ctx); err != nil {
+		nc.Close()
+		var cert *tls.CertificateVerificationError
+		if errors.As(err, &cert) {
+			return nil, &refusal{err}
+		}
+		return nil, fmt.Errorf("TLS: %w", err)
+	}
+	return tc, nil
+}
+
+func (p *place) tlsConfig() (*tls.Config, error) {
+	cfg := &tls.Config{ServerName: p.tlsName}
+	if p.tlsCA != "" {
+		pem, err := os.ReadFile(p.tlsCA)
+		if err != nil {
+			return nil, fmt.Errorf("tls_ca: %w", err)
+		}
+		cfg.RootCAs = x509.NewCertPool()
+		if !cfg.RootCAs.AppendCertsFromPEM(pem) {
+			return nil, fmt.Errorf("tls_ca: %s holds no certificate in PEM form", p.tlsCA)
+		}
+	}
+	if p.tlsCert != "" {
+		cert, err := tls.LoadX509KeyPair(p.tlsCert, p.tlsKey)
+		if err != nil {
+			return nil, fmt.Errorf("tls_cert, tls_key: %w", err)
+		}
+		cfg.Certificates = []tls.Certificate{cert}
+	}
+	return cfg, nil
+}
