@@ -1,0 +1,289 @@
+package p9srv
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"path"
+	"strings"
+	"time"
+
+	"github.com/hugelgupf/p9/p9"
+)
+
+// DialOptions are how a client reaches a server. Exported fields with a name are options of the command line.
+type DialOptions struct {
+	TLSCert string `name:"tls-cert" placeholder:"FILE" help:"Certificate to show to a tls: server, PEM."`
+	TLSKey  string `name:"tls-key" placeholder:"FILE" help:"Private key of it, PEM."`
+	TLSCA   string `name:"tls-ca" placeholder:"FILE" help:"Certificates that sign that of the server, PEM. Without it: those of the system."`
+	TLSName string `name:"tls-name" placeholder:"NAME" help:"Name that the server's certificate must have, when it is not HOST."`
+
+	// Msize is the largest message to ask for; 1 MiB when zero.
+	Msize uint32 `kong:"-"`
+}
+
+// dialTimeout bounds how long connecting and the TLS handshake may take.
+const dialTimeout = 10 * time.Second
+
+// Dial connects to unix:PATH, tcp:HOST:PORT or tls:HOST:PORT.
+func (o DialOptions) Dial(ctx context.Context, addr string) (net.Conn, error) {
+	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
+	defer cancel()
+	kind, rest, _ := strings.Cut(addr, ":")
+	var c net.Conn
+	var err error
+	switch kind {
+	case "unix", "tcp":
+		var d net.Dialer
+		c, err = d.DialContext(ctx, kind, rest)
+	case "tls":
+		var conf *tls.Config
+		if conf, err = o.config(rest); err == nil {
+			d := tls.Dialer{Config: conf}
+			c, err = d.DialContext(ctx, "tcp", rest)
+		}
+	default:
+		err = errors.New("use unix:PATH, tcp:HOST:PORT or tls:HOST:PORT")
+	}
+	if err != nil {
+		return nil, fmt.Errorf("dial %s: %w", addr, err)
+	}
+	return c, nil
+}
+
+func (o DialOptions) config(hostport string) (*tls.Config, error) {
+	host, _, err := net.SplitHostPort(hostport)
+	if err != nil {
+		return nil, err
+	}
+	conf := &tls.Config{MinVersion: tls.VersionTLS13, ServerName: host}
+	if o.TLSName != "" {
+		conf.ServerName = o.TLSName
+	}
+	if o.TLSCert == "" || o.TLSKey == "" {
+		return nil, errors.New("--tls-cert and --tls-key are needed: the server asks for a certificate")
+	}
+	cert, err := tls.LoadX509KeyPair(o.TLSCert, o.TLSKey)
+	if err != nil {
+		return nil, fmt.Errorf("--tls-cert, --tls-key: %w", err)
+	}
+	conf.Certificates = []tls.Certificate{cert}
+	if o.TLSCA != "" {
+		var pool *x509.CertPool
+		if pool, err = loadPool(o.TLSCA); err != nil {
+			return nil, fmt.Errorf("--tls-ca: %w", err)
+		}
+		conf.RootCAs = pool
+	}
+	return conf, nil
+}
+
+// Client is a connection to a 9P server, attached to a subtree. Its methods may be called from many
+// goroutines; when ctx of NewClient is done the connection closes and they fail.
+type Client struct {
+	lib  *p9.Client
+	root p9.File
+	stop func() bool
+}
+
+// NewClient connects and attaches to aname; "" is the whole tree.
+func NewClient(ctx context.Context, addr, aname string, o DialOptions) (*Client, error) {
+	conn, err := o.Dial(ctx, addr)
+	if err != nil {
+		return nil, err
+	}
+	stop := context.AfterFunc(ctx, func() { conn.Close() })
+	msize := o.Msize
+	if msize == 0 {
+		msize = capMsize
+	}
+	lib, err := p9.NewClient(conn, p9.WithMessageSize(msize))
+	if err == nil {
+		var root p9.File
+		if root, err = lib.Attach(aname); err == nil {
+			return &Client{lib: lib, root: root, stop: stop}, nil
+		}
+	}
+	stop()
+	conn.Close()
+	return nil, fmt.Errorf("%s: attach %q: %w", addr, aname, err)
+}
+
+// Close closes the connection.
+func (c *Client) Close() error {
+	c.stop()
+	return c.lib.Close()
+}
+
+// Info is what Stat and List tell of a file.
+type Info struct {
+	Name    string
+	Ino     uint64
+	Dir     bool
+	Perm    os.FileMode
+	Size    int64
+	Blksize int64
+	Mtime   time.Time
+}
+
+// walk returns a new file for name, a path from where the client is attached.
+func (c *Client) walk(op, name string) (p9.File, error) {
+	names := strings.FieldsFunc(name, func(r rune) bool { return r == '/' })
+	f := c.root
+	for first := true; first || len(names) > 0; first = false {
+		n := min(len(names), maxNames)
+		_, next, err := f.Walk(names[:n])
+		if !first {
+			f.Close()
+		}
+		if err != nil {
+			return nil, fmt.Errorf("%s %s: %w", op, name, err)
+		}
+		f, names = next, names[n:]
+	}
+	return f, nil
+}
+
+// Stat returns the attributes of a file.
+func (c *Client) Stat(name string) (Info, error) {
+	f, err := c.walk("stat", name)
+	if err != nil {
+		return Info{}, err
+	}
+	defer f.Close()
+	info, err := stat(f)
+	if err != nil {
+		return Info{}, fmt.Errorf("stat %s: %w", name, err)
+	}
+	info.Name = path.Base("/" + name)
+	return info, nil
+}
+
+func stat(f p9.File) (Info, error) {
+	q, _, a, err := f.GetAttr(p9.AttrMaskAll)
+	if err != nil {
+		return Info{}, err
+	}
+	return Info{
+		Ino: q.Path, Dir: a.Mode.IsDir(), Perm: os.FileMode(a.Mode & 0o777), Size: int64(a.Size), Blksize: int64(a.BlockSize),
+		Mtime: time.Unix(int64(a.MTimeSeconds), int64(a.MTimeNanoSeconds)),
+	}, nil
+}
+
+// List returns the names in a directory, without "." and "..", in the server's order. Only Name, Ino
+// and Dir are set.
+func (c *Client) List(name string) ([]Info, error) {
+	f, err := c.walk("list", name)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	list, err := list(f)
+	if err != nil {
+		return nil, fmt.Errorf("list %s: %w", name, err)
+	}
+	return list, nil
+}
+
+func list(f p9.File) ([]Info, error) {
+	if _, _, err := f.Open(p9.ReadOnly); err != nil {
+		return nil, err
+	}
+	var all []Info
+	for off := uint64(0); ; {
+		ents, err := f.Readdir(off, 32<<10)
+		if err != nil {
+			return nil, err
+		}
+		if len(ents) == 0 {
+			return all, nil
+		}
+		for _, e := range ents {
+			off = e.Offset
+			if e.Name != "." && e.Name != ".." {
+				all = append(all, Info{Name: e.Name, Ino: e.QID.Path, Dir: e.QID.Type == p9.TypeDir})
+			}
+		}
+	}
+}
+
+// File is an open file of a Client.
+type File struct {
+	f    p9.File
+	name string
+}
+
+var (
+	_ io.ReaderAt = (*File)(nil)
+	_ io.WriterAt = (*File)(nil)
+)
+
+// Open opens a file to be read, and written when write is set.
+func (c *Client) Open(name string, write bool) (*File, error) {
+	f, err := c.walk("open", name)
+	if err != nil {
+		return nil, err
+	}
+	mode := p9.ReadOnly
+	if write {
+		mode = p9.ReadWrite
+	}
+	if _, _, err := f.Open(mode); err != nil {
+		f.Close()
+		return nil, fmt.Errorf("open %s: %w", name, err)
+	}
+	return &File{f: f, name: name}, nil
+}
+
+// ReadAt reads until p is full or the file ends (io.EOF then).
+func (f *File) ReadAt(p []byte, off int64) (int, error) {
+	for n := 0; ; {
+		m, err := f.f.ReadAt(p[n:], off+int64(n))
+		n += m
+		switch {
+		case n == len(p):
+			return n, nil
+		case err == io.EOF || err == nil && m == 0:
+			return n, io.EOF
+		case err != nil:
+			return n, fmt.Errorf("read %s: %w", f.name, err)
+		}
+	}
+}
+
+// ReadMessage reads once from a watch file or another stream: it waits for a message, and what it
+// returns may have blank lines, which mean nothing. p must be at most 4096 bytes. At the end: io.EOF.
+func (f *File) ReadMessage(p []byte) (int, error) {
+	n, err := f.f.ReadAt(p[:min(len(p), 4096)], 0)
+	if err != nil && err != io.EOF {
+		err = fmt.Errorf("read %s: %w", f.name, err)
+	}
+	return n, err
+}
+
+// WriteAt writes to a watch file; off is ignored by the server.
+func (f *File) WriteAt(p []byte, off int64) (int, error) {
+	n, err := f.f.WriteAt(p, off)
+	if err != nil {
+		return n, fmt.Errorf("write %s: %w", f.name, err)
+	}
+	return n, nil
+}
+
+// Stat returns the attributes of the open file.
+func (f *File) Stat() (Info, error) {
+	info, err := stat(f.f)
+	if err != nil {
+		return Info{}, fmt.Errorf("stat %s: %w", f.name, err)
+	}
+	info.Name = path.Base("/" + f.name)
+	return info, nil
+}
+
+// Close closes the file on the server.
+func (f *File) Close() error { return f.f.Close() }

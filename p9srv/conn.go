@@ -1,0 +1,268 @@
+package p9srv
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"io"
+	"net"
+	"os"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"github.com/hugelgupf/p9/linux"
+
+	"wcfs/zcore"
+)
+
+// conn is one client. Its fields without a guard belong to the goroutine that reads.
+type conn struct {
+	srv    *Server
+	raw    net.Conn // as the transport has it: TLS is inside
+	peer   *peer
+	br     *bufio.Reader
+	ctx    context.Context // done when the connection ends
+	cancel context.CancelFunc
+	bytes  *budget
+	s      *session // nil before the first Tversion
+	timed  bool     // a read deadline is set
+	buf    [maxBody]byte
+
+	asked  bool                         // Options.Domain was
+	domain atomic.Pointer[zcore.Domain] // of the first attach
+
+	wmu    sync.Mutex
+	broken bool          // a write failed: nothing more is sent; guarded by wmu
+	bw     *bufio.Writer // for transports without writev; nil else; guarded by wmu
+
+	causeMu sync.Mutex
+	cause   error // why the server ended it; guarded by causeMu
+}
+
+// end closes the connection; the first cause is logged when it is gone.
+func (c *conn) end(cause error) {
+	c.causeMu.Lock()
+	if c.cause == nil {
+		c.cause = cause
+	}
+	c.causeMu.Unlock()
+	c.cancel()
+	c.peer.hangUp(c.raw)
+}
+
+// serve reads messages until the connection ends, and returns when nothing of it is left.
+func (c *conn) serve() {
+	err := c.greet()
+	for err == nil {
+		err = c.next()
+	}
+	if errors.Is(err, io.EOF) || errors.Is(err, net.ErrClosed) || isReset(err) {
+		err = nil // the client left, or end was called
+	}
+	c.end(err)
+	if c.s != nil {
+		c.s.end()
+	}
+	if c.asked && c.srv.opts.DomainGone != nil {
+		c.srv.opts.DomainGone(c.domain.Load())
+	}
+	c.causeMu.Lock()
+	cause := c.cause
+	c.causeMu.Unlock()
+	if cause != nil && !errors.Is(cause, errServerClosed) {
+		c.srv.log.warn("9p: connection closed", "peer", c.peer.String(), "cause", cause)
+	}
+}
+
+// greet makes sure of the peer, within the deadline for the first Tversion.
+func (c *conn) greet() error {
+	c.timed = true
+	if err := c.raw.SetReadDeadline(time.Now().Add(c.srv.opts.HandshakeTimeout)); err != nil {
+		return err
+	}
+	return c.peer.handshake(c.ctx)
+}
+
+// next reads and handles one message.
+func (c *conn) next() error {
+	if c.s != nil && c.timed {
+		c.timed = false
+		if err := c.raw.SetReadDeadline(time.Time{}); err != nil {
+			return err
+		}
+	}
+	if _, err := c.br.Peek(1); err != nil {
+		return c.late(err)
+	}
+	if err := c.expect(headerLen); err != nil {
+		return err
+	}
+	var hdr [headerLen]byte
+	if _, err := io.ReadFull(c.br, hdr[:]); err != nil {
+		return c.late(err)
+	}
+	m := message{header: parseHeader(&hdr)}
+	limit := uint32(maxBody)
+	if c.s != nil {
+		limit = c.s.msize
+	}
+	if c.s == nil && m.typ != tVersion {
+		c.write(errorFrame(m.tag, linux.EPROTO))
+		return ErrNoVersion
+	}
+	if m.size < headerLen || m.size > limit {
+		return ErrMessageSize
+	}
+	if err := c.expect(int(m.size) - headerLen); err != nil {
+		return err
+	}
+	body, bodyErr, err := c.body(&m)
+	if err != nil {
+		return c.late(err)
+	}
+	c.srv.messages.Add(1)
+	if m.typ == tVersion {
+		return c.version(&m, body, bodyErr)
+	}
+	return c.s.handle(&m, body, bodyErr)
+}
+
+// expect sets the deadline for n bytes that belong to a message begun, unless they are here.
+func (c *conn) expect(n int) error {
+	if c.timed || c.br.Buffered() >= n {
+		return nil
+	}
+	c.timed = true
+	return c.raw.SetReadDeadline(time.Now().Add(c.srv.opts.StallTimeout))
+}
+
+// late names what a deadline that passed was for.
+func (c *conn) late(err error) error {
+	switch {
+	case !errors.Is(err, os.ErrDeadlineExceeded):
+		return err
+	case c.s == nil:
+		return ErrHandshake
+	}
+	return ErrStalled
+}
+
+// body reads what follows the header: all that is of use, the rest is thrown away as it comes.
+func (c *conn) body(m *message) (body []byte, tooLong, err error) {
+	n := int(m.size) - headerLen
+	keep := min(n, maxBody)
+	buf := c.buf[:keep]
+	switch {
+	case m.typ == tWrite:
+		keep = min(n, writeHead-headerLen+maxWrite)
+		buf = make([]byte, keep) // outlives this message
+	case n > maxBody:
+		tooLong = errTooLong
+		if m.typ == tWalk {
+			tooLong = errLongName
+		}
+	}
+	if _, err := io.ReadFull(c.br, buf); err != nil {
+		return nil, nil, err
+	}
+	if _, err := c.br.Discard(n - keep); err != nil {
+		return nil, nil, err
+	}
+	return buf, tooLong, nil
+}
+
+// version begins a session, the old one ends first.
+func (c *conn) version(m *message, body []byte, bodyErr error) error {
+	if bodyErr == nil {
+		bodyErr = m.parseBody(body)
+	}
+	if bodyErr != nil {
+		c.write(errorFrame(m.tag, errnoOf(bodyErr)))
+		return nil
+	}
+	if c.s != nil {
+		c.s.end()
+		c.s = nil
+	}
+	toGo := strings.HasPrefix(m.version, goVersion)
+	if m.version != version9P && !toGo {
+		c.write(newFrame(tVersion+1, m.tag).u32(min(m.msize, capMsize)).str("unknown").done(0))
+		return nil
+	}
+	if m.msize < minMsize {
+		c.write(errorFrame(m.tag, linux.EMSGSIZE))
+		return nil
+	}
+	s, err := c.startSession(agreedMsize(m.msize, uint32(c.srv.opts.MaxMsize), toGo))
+	if err != nil {
+		return err
+	}
+	c.s = s
+	c.write(newFrame(tVersion+1, m.tag).u32(s.msize).str(version9P).done(0))
+	return nil
+}
+
+// agreedMsize leaves room for whole pages in a reply, so that aligned reads are one message each. The
+// library's own client is told what it asked for: it does not look at the answer.
+func agreedMsize(asked, most uint32, exact bool) uint32 {
+	n := min(asked, most)
+	if exact || n < 4096+ioHeader {
+		return n
+	}
+	return (n-ioHeader)/4096*4096 + ioHeader
+}
+
+// write sends one frame. When it fails the connection is over, and nobody needs to know here.
+func (c *conn) write(f frame) {
+	c.wmu.Lock()
+	defer c.wmu.Unlock()
+	c.writeLocked(net.Buffers{f})
+}
+
+// writeLocked sends bufs as they are. wmu must be held.
+func (c *conn) writeLocked(bufs net.Buffers) {
+	if c.broken {
+		return
+	}
+	err := c.raw.SetWriteDeadline(time.Now().Add(c.srv.opts.WriteTimeout))
+	if err == nil && c.bw == nil {
+		_, err = bufs.WriteTo(c.raw)
+	} else if err == nil {
+		for _, b := range bufs {
+			if _, err = c.bw.Write(b); err != nil {
+				break
+			}
+		}
+		if err == nil {
+			err = c.bw.Flush()
+		}
+	}
+	if err == nil {
+		return
+	}
+	c.broken = true
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		c.end(ErrNotReading)
+	} else {
+		c.end(nil)
+	}
+}
+
+// joinDomain asks once in which domain the connection is.
+func (c *conn) joinDomain(uname string) {
+	if c.asked {
+		return
+	}
+	c.asked = true
+	if c.srv.opts.Domain != nil {
+		c.domain.Store(c.srv.opts.Domain(uname, c.peer.credential()))
+	}
+}
+
+// isReset tells how a client that just goes away looks like.
+func isReset(err error) bool {
+	return errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE)
+}

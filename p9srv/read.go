@@ -1,0 +1,161 @@
+package p9srv
+
+import (
+	"context"
+	"errors"
+
+	"github.com/hugelgupf/p9/linux"
+
+	"wcfs/zcore"
+	"wcfs/zcore/tree"
+)
+
+// freeStream is the largest read of a stream that needs no budget: what proper clients ask for. Such a
+// read must not wait for reads that wait for the pin it would deliver.
+const freeStream = 16 << 10
+
+// read does a Tread: the data is left in r.data.
+func (r *request) read() error {
+	if r.msg.count == 0 {
+		return nil
+	}
+	if r.file.stream() {
+		return r.readStream()
+	}
+	if err := r.take(); err != nil {
+		return errnoOf(err)
+	}
+	size, off := int(r.msg.count), int64(r.msg.offset)
+	d, err := r.file.handle.Read(r.ctx, size, off)
+	if err != nil {
+		return errnoOf(err)
+	}
+	if r.file.big() {
+		if d, err = r.whole(d, size, off); err != nil {
+			return errnoOf(err)
+		}
+	}
+	if err := inMemory(&d); err != nil {
+		r.drop(d)
+		r.s.srv.log.warn("9p: read of a database file failed", "cause", err)
+		return linux.EIO
+	}
+	if d.Size() > size {
+		r.drop(d)
+		return linux.EIO // never: a handle returns at most what it was asked for
+	}
+	r.data = d
+	return nil
+}
+
+func (r *request) drop(d tree.Data) {
+	if d.Done != nil {
+		d.Done()
+	}
+}
+
+// take waits for room for the reply.
+func (r *request) take() error {
+	n := int64(r.msg.count)
+	if err := r.s.conn.bytes.take(r.ctx, n, r.file.pins()); err != nil {
+		return err
+	}
+	if err := r.s.srv.bytes.take(r.ctx, n, r.file.pins()); err != nil {
+		r.s.conn.bytes.put(n, r.file.pins())
+		return err
+	}
+	r.taken = n
+	return nil
+}
+
+// whole completes a read of a bigfile: what is missing inside the size would become zeros that stay
+// in the client's page cache, so it is read again, and if there is no more the read fails.
+func (r *request) whole(d tree.Data, size int, off int64) (tree.Data, error) {
+	for d.Size() < size {
+		a, err := r.file.node.Attr(r.ctx)
+		if err != nil {
+			r.drop(d)
+			return tree.Data{}, err
+		}
+		got := int64(d.Size())
+		want := min(int64(size), a.Size-off)
+		if got >= want {
+			break // the end of the file
+		}
+		more, err := r.file.handle.Read(r.ctx, int(want-got), off+got)
+		if err == nil && more.Size() == 0 {
+			err = linux.EIO
+		}
+		if err != nil {
+			r.drop(d)
+			return tree.Data{}, err
+		}
+		d = join(d, more)
+	}
+	return d, nil
+}
+
+func join(a, b tree.Data) tree.Data {
+	pieces := append(append([]zcore.Piece(nil), a.Pieces...), b.Pieces...)
+	return tree.Data{Pieces: pieces, Done: func() {
+		for _, done := range []func(){a.Done, b.Done} {
+			if done != nil {
+				done()
+			}
+		}
+	}}
+}
+
+// inMemory reads the pieces that are ranges of a file.
+func inMemory(d *tree.Data) error {
+	var pieces []zcore.Piece
+	for i, p := range d.Pieces {
+		if p.File == nil {
+			continue
+		}
+		if pieces == nil {
+			pieces = append(pieces, d.Pieces...)
+		}
+		buf := make([]byte, p.Len)
+		if err := readFile(p.File, buf, p.Off); err != nil {
+			return err
+		}
+		pieces[i] = zcore.Piece{Mem: buf}
+	}
+	if pieces != nil {
+		d.Pieces = pieces
+	}
+	return nil
+}
+
+var errHeartbeat = errors.New("no message for a while")
+
+// readStream waits for a message. When the request is flushed, or there is none for a while, the reply is
+// a blank line: clients skip those, and nothing is lost by it.
+func (r *request) readStream() error {
+	if r.msg.count > freeStream {
+		if err := r.take(); err != nil {
+			return errnoOf(err)
+		}
+	}
+	ctx, cancel := context.WithTimeoutCause(r.ctx, r.s.srv.opts.Heartbeat, errHeartbeat)
+	defer cancel()
+	d, err := r.file.handle.Read(ctx, int(r.msg.count), int64(r.msg.offset))
+	switch {
+	case err == nil:
+		r.data = d
+	case ctx.Err() != nil:
+		r.data = tree.Data{Pieces: []zcore.Piece{{Mem: blank(int(r.msg.count))}}}
+	default:
+		return errnoOf(err)
+	}
+	return nil
+}
+
+func blank(n int) []byte {
+	p := make([]byte, n)
+	for i := range p {
+		p[i] = '\n'
+	}
+	return p
+}

@@ -1,0 +1,154 @@
+package p9srv
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"net"
+	"os"
+	"sync"
+	"sync/atomic"
+
+	"wcfs/zcore"
+)
+
+var errServerClosed = errors.New("server is being closed")
+
+// Server serves one tree to any number of connections.
+type Server struct {
+	opts Options // immutable
+	uid  int     // what files belong to
+	gid  int
+	log  *logger
+
+	conns gauge
+	fids  gauge
+	reqs  gauge
+	bytes *budget
+
+	accepted, refusedConns, refusedReqs, messages atomic.Int64
+
+	wg sync.WaitGroup // accept loops and connections
+
+	mu        sync.Mutex
+	closed    bool                   // guarded by mu
+	live      map[*conn]struct{}     // guarded by mu
+	listeners map[*listener]struct{} // guarded by mu
+	tls       *tlsState              // made when first needed; guarded by mu
+}
+
+// New makes a Server and says what in the options is wrong. It does not listen yet.
+func New(opts Options) (*Server, error) {
+	if err := opts.check(); err != nil {
+		return nil, err
+	}
+	s := &Server{
+		opts: opts, uid: os.Geteuid(), gid: os.Getegid(), log: newLogger(opts.Log),
+		conns: gauge{max: int64(opts.MaxConns)}, fids: gauge{max: int64(opts.MaxFidsAll)}, reqs: gauge{max: int64(opts.MaxReqsAll)},
+		bytes: newBudget(opts.MaxBytesAll),
+		live:  make(map[*conn]struct{}), listeners: make(map[*listener]struct{}),
+	}
+	for _, addr := range opts.Addr {
+		if _, err := s.parseAddr(addr); err != nil {
+			return nil, err
+		}
+	}
+	return s, nil
+}
+
+// Close ends listeners and connections and returns when nothing of them is left.
+func (s *Server) Close() {
+	s.mu.Lock()
+	s.closed = true
+	for l := range s.listeners {
+		l.close()
+	}
+	for c := range s.live {
+		c.end(errServerClosed)
+	}
+	s.mu.Unlock()
+	s.wg.Wait()
+}
+
+// CloseDomain ends the connections of a domain: a watch in it failed, so what its kernel has cached
+// cannot be trusted any more.
+func (s *Server) CloseDomain(d *zcore.Domain) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for c := range s.live {
+		if c.domain.Load() == d {
+			c.end(errors.New("its domain was closed"))
+		}
+	}
+}
+
+// ServeConn serves a connection that the caller has made, and returns when it has ended. credential is
+// what Options.Domain gets to see.
+func (s *Server) ServeConn(c net.Conn, credential string) {
+	s.serveConn(&peer{name: credential}, c)
+}
+
+func (s *Server) serveConn(p *peer, raw net.Conn) {
+	if !s.conns.inc() {
+		s.refusedConns.Add(1)
+		s.log.warn("9p: connection refused", "peer", p.String(), "cause", ErrTooManyConns)
+		raw.Close()
+		return
+	}
+	defer s.conns.dec()
+	s.accepted.Add(1)
+	c := &conn{srv: s, raw: raw, peer: p, br: bufio.NewReaderSize(raw, 8<<10), bytes: newBudget(s.opts.MaxBytes)}
+	switch raw.(type) {
+	case *net.UnixConn, *net.TCPConn:
+	default:
+		c.bw = bufio.NewWriterSize(raw, 16<<10)
+	}
+	c.ctx, c.cancel = context.WithCancel(context.Background())
+	s.mu.Lock()
+	s.live[c] = struct{}{}
+	closed := s.closed
+	s.mu.Unlock()
+	if closed {
+		c.end(errServerClosed)
+	}
+	c.serve()
+	s.mu.Lock()
+	delete(s.live, c)
+	s.mu.Unlock()
+}
+
+// refused counts a request that ran into a limit.
+func (s *Server) refused(err error) {
+	s.refusedReqs.Add(1)
+	s.log.warn("9p: request refused", "cause", err)
+}
+
+// Stats is how much is in use now, and what was refused since start.
+type Stats struct {
+	Conns, Fids, Requests, Bytes  int64 // in use
+	Accepted, Messages            int64 // since start
+	RefusedConns, RefusedRequests int64 // since start, for a limit
+}
+
+// Stats never blocks.
+func (s *Server) Stats() Stats {
+	return Stats{
+		Conns: s.conns.n.Load(), Fids: s.fids.n.Load(), Requests: s.reqs.n.Load(), Bytes: s.bytes.used.Load(),
+		Accepted: s.accepted.Load(), Messages: s.messages.Load(),
+		RefusedConns: s.refusedConns.Load(), RefusedRequests: s.refusedReqs.Load(),
+	}
+}
+
+// Stat is one line of .wcfs/stats.
+type Stat struct {
+	Name  string
+	Value int64
+}
+
+// Lines are the Stats by name, in a fixed order.
+func (st Stats) Lines() []Stat {
+	return []Stat{
+		{"P9Conn", st.Conns}, {"P9Fid", st.Fids}, {"P9Req", st.Requests}, {"P9Bytes", st.Bytes},
+		{"p9accept", st.Accepted}, {"p9msg", st.Messages}, {"p9connrefused", st.RefusedConns}, {"p9reqrefused", st.RefusedRequests},
+	}
+}

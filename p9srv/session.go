@@ -1,0 +1,328 @@
+package p9srv
+
+import (
+	"context"
+	"encoding/binary"
+	"io"
+	"net"
+	"sync"
+
+	"github.com/hugelgupf/p9/linux"
+	"github.com/hugelgupf/p9/p9"
+
+	"wcfs/zcore/tree"
+)
+
+const (
+	libMsize  = 4096       // msize as the library sees it: no data goes through it
+	rootFid   = noFid - 1  // fid of the root inside the library, where all walks start
+	slotShift = 2          // the library looks at the lower two bits of the flags of Tlopen
+	maxCount  = 64<<10 - 1 // most bytes of entries in one Rreaddir
+)
+
+// fidState is how far a fid is; the library never sees a request that does not fit.
+type fidState int
+
+const (
+	walked  fidState = iota // may be opened or walked from
+	opening                 // a Tlopen is in flight
+	opened
+	gone // a Tclunk is in flight
+)
+
+// session is a connection from one Tversion to the next.
+type session struct {
+	srv    *Server
+	conn   *conn
+	msize  uint32
+	ctx    context.Context // done when the session ends
+	cancel context.CancelFunc
+	in     *inbox         // what the library reads
+	boot   chan struct{} // a token for each reply to what startSession sends; then not used
+	done   chan struct{}  // closed when the library has returned
+	dirs   listings
+
+	mu    sync.Mutex
+	dead  bool                // no replies any more; guarded by mu
+	tags  map[uint16]*request // in flight; guarded by mu
+	slots []*request          // by slot; guarded by mu
+	free  []uint16            // slots not in use, all below len(slots); guarded by mu
+	fids  map[uint32]*file    // nil while a walk to it is in flight; guarded by mu
+}
+
+// startSession makes the library ready for requests.
+func (c *conn) startSession(msize uint32) (*session, error) {
+	s := &session{
+		srv: c.srv, conn: c, msize: msize,
+		in: newInbox(), boot: make(chan struct{}, 1), done: make(chan struct{}),
+		tags: make(map[uint16]*request), fids: make(map[uint32]*file),
+	}
+	s.ctx, s.cancel = context.WithCancel(c.ctx)
+	go func() {
+		defer close(s.done)
+		_ = p9.NewServer(s).Handle(s.in, &outbox{s: s}) // returns nil always
+	}()
+	for _, f := range []frame{
+		newFrame(tVersion, noTag).u32(libMsize).str(version9P).done(0),
+		newFrame(tAttach, noTag).u32(rootFid).u32(noFid).str("").str("").u32(noFid).done(0),
+	} {
+		s.in.put(f)
+		select {
+		case <-s.boot:
+		case <-s.done:
+			return nil, io.ErrUnexpectedEOF
+		}
+	}
+	return s, nil
+}
+
+// end cancels all that is in flight and returns when every file of the session is closed.
+func (s *session) end() {
+	s.mu.Lock()
+	s.dead = true
+	s.mu.Unlock()
+	s.cancel()
+	s.in.Close()
+	<-s.done
+	s.mu.Lock()
+	var left []*request // what the library never got to see, and flushes of it
+	for _, r := range s.tags {
+		left = append(left, r)
+	}
+	n := len(s.fids)
+	s.tags, s.slots, s.fids = nil, nil, nil
+	s.mu.Unlock()
+	for _, r := range left {
+		r.finish()
+	}
+	s.srv.fids.n.Add(-int64(n))
+}
+
+// requestAt returns the request in a slot.
+func (s *session) requestAt(slot uint64) (*request, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if slot >= uint64(len(s.slots)) || s.slots[slot] == nil {
+		return nil, linux.EIO // never: the guard makes all slots there are
+	}
+	return s.slots[slot], nil
+}
+
+// enter gives r a slot and makes it be in flight under its tag. mu must be held.
+func (s *session) enter(r *request) {
+	if n := len(s.free); n > 0 {
+		r.slot, s.free = s.free[n-1], s.free[:n-1]
+		s.slots[r.slot] = r
+	} else {
+		r.slot = uint16(len(s.slots))
+		s.slots = append(s.slots, r)
+	}
+	s.tags[r.msg.tag] = r
+	s.srv.reqs.n.Add(1)
+}
+
+// leave ends the flight of r, and of the flushes that wait for it, which it returns in order of
+// arrival. mu must be held.
+func (s *session) leave(r *request) []*request {
+	delete(s.tags, r.msg.tag)
+	s.slots[r.slot] = nil
+	s.free = append(s.free, r.slot)
+	var flushes []*request
+	for _, f := range r.flushes {
+		flushes = append(flushes, f)
+		flushes = append(flushes, s.leave(f)...)
+	}
+	return flushes
+}
+
+// reply takes a reply of the library to the client. It runs on a goroutine of the library, which holds
+// its lock for sending.
+func (s *session) reply(f frame) {
+	h := parseHeader((*[headerLen]byte)(f))
+	if h.tag == noTag {
+		s.boot <- struct{}{}
+		return
+	}
+	r, err := s.requestAt(uint64(h.tag))
+	if err != nil {
+		return
+	}
+	ok := h.typ == r.libType+1
+	s.settle(r, ok)
+	s.answer(r, r.encode(f, ok))
+}
+
+// answer writes the reply of r and those of the flushes waiting for it, and ends them.
+func (s *session) answer(r *request, bufs net.Buffers) {
+	s.conn.wmu.Lock()
+	s.mu.Lock()
+	dead := s.dead
+	var flushes []*request
+	if !dead {
+		flushes = s.leave(r)
+	}
+	s.mu.Unlock()
+	if !dead {
+		for _, f := range flushes {
+			bufs = append(bufs, newFrame(tFlush+1, f.msg.tag).done(0))
+		}
+		s.conn.writeLocked(bufs)
+	}
+	s.conn.wmu.Unlock()
+	if dead {
+		return // end finishes it
+	}
+	r.finish()
+	for _, f := range flushes {
+		f.finish()
+	}
+}
+
+// settle does to the fids what r did to them in the library.
+func (s *session) settle(r *request, ok bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	m := &r.msg
+	switch {
+	case s.dead:
+	case m.typ == tWalk || m.typ == tAttach:
+		switch {
+		case ok:
+			s.fids[m.newfid] = r.newFile
+		case m.newfid != m.fid || m.typ == tAttach:
+			s.dropFid(m.newfid)
+		}
+	case m.typ == tLopen && ok:
+		r.file.state = opened
+		r.file.mode = m.flags & openMode
+	case m.typ == tLopen:
+		r.file.state = walked
+	case m.typ == tClunk || m.typ == tRemove:
+		s.dropFid(m.fid)
+	}
+}
+
+// reserveFid makes fid be taken, for a walk to fill. mu must be held.
+func (s *session) reserveFid(fid uint32) error {
+	if len(s.fids) >= s.srv.opts.MaxFids || !s.srv.fids.inc() {
+		return ErrTooManyFids
+	}
+	s.fids[fid] = nil
+	return nil
+}
+
+// dropFid forgets fid. mu must be held.
+func (s *session) dropFid(fid uint32) {
+	delete(s.fids, fid)
+	s.srv.fids.dec()
+}
+
+// inbox is the stream of messages to the library.
+type inbox struct {
+	mu     sync.Mutex
+	some   sync.Cond // with mu: queue not empty, or closed
+	queue  []frame   // guarded by mu
+	closed bool      // guarded by mu
+	rest   frame     // of the message being read; the library reads from one goroutine at a time
+}
+
+func newInbox() *inbox {
+	b := &inbox{}
+	b.some.L = &b.mu
+	return b
+}
+
+func (b *inbox) put(f frame) {
+	b.mu.Lock()
+	b.queue = append(b.queue, f)
+	b.mu.Unlock()
+	b.some.Signal()
+}
+
+// Read yields the next bytes, and EOF at once when closed.
+func (b *inbox) Read(p []byte) (int, error) {
+	if len(b.rest) == 0 {
+		b.mu.Lock()
+		for len(b.queue) == 0 && !b.closed {
+			b.some.Wait()
+		}
+		if b.closed {
+			b.mu.Unlock()
+			return 0, io.EOF
+		}
+		b.rest, b.queue = b.queue[0], b.queue[1:]
+		if len(b.queue) == 0 {
+			b.queue = nil
+		}
+		b.mu.Unlock()
+	}
+	n := copy(p, b.rest)
+	b.rest = b.rest[n:]
+	return n, nil
+}
+
+// Close ends the stream; what was not read is dropped.
+func (b *inbox) Close() error {
+	b.mu.Lock()
+	b.closed, b.queue = true, nil
+	b.mu.Unlock()
+	b.some.Signal()
+	return nil
+}
+
+// outbox cuts what the library writes into messages. The library writes under a lock of its own.
+type outbox struct {
+	s   *session
+	buf frame
+}
+
+// Write never fails: a client that is gone ends the session by itself.
+func (o *outbox) Write(p []byte) (int, error) {
+	o.buf = append(o.buf, p...)
+	if len(o.buf) >= headerLen && len(o.buf) >= int(binary.LittleEndian.Uint32(o.buf)) {
+		o.s.reply(o.buf)
+		o.buf = o.buf[:0]
+	}
+	return len(p), nil
+}
+
+// Close has nothing to close.
+func (o *outbox) Close() error { return nil }
+
+// listings bounds how many directory listings a session keeps; an older one is made again.
+type listings struct {
+	mu   sync.Mutex
+	keep [8]*file // ring of those that have one; guarded by mu
+	next int      // guarded by mu
+}
+
+// get returns the listing of f, if it is still kept.
+func (l *listings) get(f *file) []tree.Entry {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return f.listing
+}
+
+func (l *listings) put(f *file, entries []tree.Entry) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if f.listing == nil {
+		if old := l.keep[l.next]; old != nil {
+			old.listing = nil
+		}
+		l.keep[l.next] = f
+		l.next = (l.next + 1) % len(l.keep)
+	}
+	f.listing = entries
+}
+
+func (l *listings) forget(f *file) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for i, k := range l.keep {
+		if k == f {
+			l.keep[i] = nil
+		}
+	}
+	f.listing = nil
+}
