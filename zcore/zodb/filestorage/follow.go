@@ -1,0 +1,245 @@
+package filestorage
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"time"
+
+	"github.com/fsnotify/fsnotify"
+
+	"wcfs/zcore/zodb"
+	"wcfs/zcore/zodb/fsformat"
+)
+
+// notify starts to watch the directory of the data file (a pack replaces the file, so watching the file
+// would not do). The channel gets a value after a change; unwatch ends it. Where there are no
+// notifications the tick alone must do.
+func (s *Storage) notify() (poke <-chan struct{}, unwatch func()) {
+	ch := make(chan struct{}, 1)
+	w, err := fsnotify.NewWatcher()
+	if err != nil {
+		s.opt.Log.Warn("no file notifications, commits are seen by the tick only", "reason", err)
+		return ch, func() {}
+	}
+	names := map[string]bool{s.path: true}
+	if real, err := filepath.EvalSymlinks(s.path); err == nil {
+		names[real] = true
+	}
+	for name := range names {
+		if err := w.Add(filepath.Dir(name)); err != nil {
+			s.opt.Log.Warn("no file notifications, commits are seen by the tick only", "file", name, "reason", err)
+		}
+	}
+	go func() {
+		for {
+			select {
+			case ev, ok := <-w.Events:
+				if !ok {
+					return
+				}
+				if !names[ev.Name] {
+					continue
+				}
+			case _, ok := <-w.Errors: // the queue overflowed: anything may have happened
+				if !ok {
+					return
+				}
+			}
+			select {
+			case ch <- struct{}{}:
+			default:
+			}
+		}
+	}()
+	return ch, func() { w.Close() }
+}
+
+// watch keeps the storage up to date until ctx is done or following has failed for opt.Grace.
+func (s *Storage) watch(ctx context.Context, poke <-chan struct{}) {
+	tick := time.NewTicker(s.opt.Tick)
+	defer tick.Stop()
+	var failing time.Time // since when all attempts failed, zero: the last one did not
+	for {
+		err := s.advance(ctx)
+		switch {
+		case err == nil:
+			failing = time.Time{}
+		case ctx.Err() != nil:
+			return
+		case failing.IsZero():
+			failing = time.Now()
+		case time.Since(failing) > s.opt.Grace:
+			s.mu.Lock()
+			s.failed = fmt.Errorf("%s: follow: %w", s.url, err)
+			s.broadcast()
+			s.mu.Unlock()
+			return
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-poke:
+		case <-tick.C:
+		}
+	}
+}
+
+// advance reads what was appended, and goes over to another file if one was put in place.
+func (s *Storage) advance(ctx context.Context) error {
+	f := s.cur // only this goroutine changes it
+	err := s.tail(ctx, f)
+	st, serr := os.Stat(s.path)
+	switch {
+	case errors.Is(serr, fs.ErrNotExist): // a pack renames twice; or somebody moved the file away for now
+		return err
+	case serr != nil:
+		return serr
+	case os.SameFile(st, f.stat):
+		return err
+	}
+	s.tail(ctx, f) // its last commits; where this fails, the new file has them
+	next, err := openData(ctx, s.path, s.opt)
+	if err != nil {
+		return fmt.Errorf("the file was replaced: %w", err)
+	}
+	next.acquire() // for f.next
+	s.mu.Lock()
+	f.next, s.cur = next, next
+	s.head = max(s.head, next.last) // a pack may drop the last transaction
+	s.broadcast()
+	s.mu.Unlock()
+	f.release()
+	s.opt.Log.Info("the file was replaced, as by a pack", "file", s.path)
+	return nil
+}
+
+// tail reads the complete transactions at the end of f.
+func (s *Storage) tail(ctx context.Context, f *dataFile) error {
+	sc := newScanner(f.f)
+	for ctx.Err() == nil {
+		t, err := sc.txn(f.end) // only this goroutine changes end
+		if err == errIncomplete {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		s.mu.Lock()
+		if err = f.apply(t); err == nil {
+			s.head = max(s.head, f.last)
+			s.broadcast()
+		}
+		s.mu.Unlock()
+		if err != nil {
+			return err
+		}
+	}
+	return ctx.Err()
+}
+
+// cursor is how far Follow is.
+type cursor struct {
+	f    *dataFile // owns a reference
+	pos  int64     // of the next transaction to report, 0: to be found by last
+	last zodb.Tid  // everything up to here was reported, or not wanted
+	sc   *scanner
+}
+
+// Follow implements zodb.Storage. Transactions that were packed since the last one reported are
+// reported as a gap, since a pack may have dropped transactions among them.
+func (s *Storage) Follow(ctx context.Context, after zodb.Tid, fn func(zodb.Commit) error) error {
+	if s.followed.Swap(true) {
+		return fmt.Errorf("%s: follow: it was called before", s.url)
+	}
+	v, err := s.view(0)
+	if err != nil {
+		return fmt.Errorf("%s: follow: %w", s.url, err)
+	}
+	c := &cursor{f: v.f, last: after, sc: newScanner(v.f.f)}
+	defer func() { c.f.release() }()
+	for {
+		s.mu.RLock()
+		end, next, changed, failed, closed := c.f.end, c.f.next, s.changed, s.failed, s.closed
+		s.mu.RUnlock()
+		if closed {
+			return fmt.Errorf("%s: follow: %w", s.url, ErrClosed)
+		}
+		if err := c.report(ctx, end, fn); err != nil {
+			return err
+		}
+		switch {
+		case next != nil:
+			next.acquire()
+			c.f.release()
+			c.f, c.pos, c.sc = next, 0, newScanner(next.f)
+			continue
+		case failed != nil:
+			return failed
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-changed:
+		}
+	}
+}
+
+// report reports what is before end in the file at hand.
+func (c *cursor) report(ctx context.Context, end int64, fn func(zodb.Commit) error) error {
+	var err error
+	if c.pos == 0 {
+		if c.pos, err = c.f.locate(c.last, end); err != nil {
+			return err
+		}
+	}
+	var gap zodb.Commit // not reported yet if its Tid is not 0
+	for c.pos < end {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		t, err := c.sc.txn(c.pos)
+		if err != nil {
+			return err
+		}
+		c.pos = t.end
+		if t.Status == fsformat.Undone || t.Tid <= c.last {
+			continue
+		}
+		since := c.last
+		c.last = t.Tid
+		if t.Status == fsformat.Packed {
+			if gap.Tid == 0 {
+				gap.Gap = max(since, 1)
+			}
+			gap.Tid = t.Tid
+			continue
+		}
+		if gap.Tid != 0 {
+			if err := fn(gap); err != nil {
+				return err
+			}
+			gap.Tid = 0
+		}
+		if err := fn(t.commit()); err != nil {
+			return err
+		}
+	}
+	if gap.Tid != 0 {
+		return fn(gap)
+	}
+	return nil
+}
+
+func (t *txn) commit() zodb.Commit {
+	oids := make([]zodb.Oid, len(t.recs))
+	for i, r := range t.recs {
+		oids[i] = r.oid
+	}
+	slices.Sort(oids)
+	return zodb.Commit{Tid: t.Tid, Oids: slices.Compact(oids)}
+}

@@ -1,0 +1,289 @@
+package filestorage
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"fmt"
+
+	"wcfs/zcore/zodb"
+	"wcfs/zcore/zodb/fsformat"
+	"wcfs/zcore/zodb/record"
+)
+
+// rec is a data record: its header and the 8 bytes after it.
+type rec struct {
+	fsformat.DataHeader
+	pos  int64
+	more [fsformat.BackLen]byte // backpointer if Len is 0, else how the data begins (and what follows it)
+}
+
+// view is where a load begins: the file and the last record of the object in it. Records before
+// end never change, so all that follows needs no lock.
+type view struct {
+	f   *dataFile // owns a reference
+	oid zodb.Oid
+	pos int64 // 0: the file has no such object
+	end int64
+}
+
+func (s *Storage) view(oid zodb.Oid) (view, error) {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	if s.closed {
+		return view{}, ErrClosed
+	}
+	f := s.cur
+	f.acquire()
+	return view{f, oid, f.index.Get(oid), f.end}, nil
+}
+
+// LoadAt implements zodb.Storage.
+func (s *Storage) LoadAt(ctx context.Context, oid zodb.Oid, at zodb.Tid) (zodb.Record, error) {
+	v, err := s.view(oid)
+	if err != nil {
+		return zodb.Record{}, s.loadError(oid, at, err)
+	}
+	defer v.f.release()
+	rev, data, until, err := v.find(ctx, at)
+	if err != nil {
+		return zodb.Record{}, s.loadError(oid, at, err)
+	}
+	b, err := v.read(data)
+	if err != nil {
+		return zodb.Record{}, s.loadError(oid, at, err)
+	}
+	return zodb.Record{Data: b, Serial: rev.Tid, Until: until}, nil
+}
+
+// SerialAt implements zodb.SerialLoader.
+func (s *Storage) SerialAt(ctx context.Context, oid zodb.Oid, at zodb.Tid) (serial, until zodb.Tid, err error) {
+	v, err := s.view(oid)
+	if err != nil {
+		return 0, 0, s.loadError(oid, at, err)
+	}
+	defer v.f.release()
+	rev, _, until, err := v.find(ctx, at)
+	if err != nil {
+		return 0, 0, s.loadError(oid, at, err)
+	}
+	return rev.Tid, until, nil
+}
+
+// ExtentAt implements zodb.Extender. The extent stays valid when a pack replaces the file.
+func (s *Storage) ExtentAt(ctx context.Context, oid zodb.Oid, at zodb.Tid) (zodb.Extent, func(), error) {
+	v, err := s.view(oid)
+	if err != nil {
+		return zodb.Extent{}, nil, s.loadError(oid, at, err)
+	}
+	rev, data, _, err := v.find(ctx, at)
+	if err == nil {
+		if err = v.checkRoom(data); err == nil && data.Len >= 2 && bytes.HasPrefix(data.more[:], []byte(".z")) {
+			err = zodb.ErrNoExtent
+		}
+	}
+	if err != nil {
+		v.f.release()
+		return zodb.Extent{}, nil, s.loadError(oid, at, err)
+	}
+	x := zodb.Extent{File: v.f.f, Off: data.pos + fsformat.DataHdrLen, Len: data.Len, Serial: rev.Tid}
+	return x, v.f.release, nil
+}
+
+func (s *Storage) loadError(oid zodb.Oid, at zodb.Tid, err error) error {
+	return &zodb.LoadError{URL: s.url, Oid: oid, At: at, Err: err}
+}
+
+// find returns the revision that is current as of at, the record that holds its data (another one
+// after an undo), and the tid of the next revision.
+func (v view) find(ctx context.Context, at zodb.Tid) (rev, data rec, until zodb.Tid, err error) {
+	if v.pos == 0 && ctx.Err() == nil {
+		return rec{}, rec{}, 0, zodb.ErrNoObject
+	}
+	until = zodb.TidMax
+	pos := v.pos
+	var later rec // the revision after the one looked at, if pos is not the last
+	for n := 0; ; n++ {
+		if n%1024 == 0 && ctx.Err() != nil {
+			return rec{}, rec{}, 0, ctx.Err()
+		}
+		if rev, err = v.f.rec(v.oid, pos, v.end); err != nil {
+			return rec{}, rec{}, 0, err
+		}
+		if rev.Tid >= until {
+			return rec{}, rec{}, 0, rev.damage("has a previous record that is not older")
+		}
+		if rev.Tid <= at {
+			break
+		}
+		later, until, pos = rev, rev.Tid, rev.Prev
+		if pos == 0 {
+			break
+		}
+	}
+	// The two revisions that decided must be what their transactions say.
+	if later.pos != 0 {
+		if _, err = v.txnOf(later); err != nil {
+			return rec{}, rec{}, 0, err
+		}
+	}
+	if pos == 0 {
+		return rec{}, rec{}, 0, zodb.ErrNoData
+	}
+	if _, err = v.txnOf(rev); err != nil {
+		return rec{}, rec{}, 0, err
+	}
+	data, err = v.follow(rev)
+	return rev, data, until, err
+}
+
+// follow follows the backpointers that undo leaves to the record with the data.
+func (v view) follow(r rec) (rec, error) {
+	for r.Len == 0 {
+		back := int64(binary.BigEndian.Uint64(r.more[:]))
+		if back == 0 {
+			return rec{}, zodb.ErrDeleted
+		}
+		if back < 0 || back >= r.pos {
+			return rec{}, r.damage(fmt.Sprintf("has a backpointer to %d", uint64(back)))
+		}
+		to, err := v.f.rec(v.oid, back, v.end)
+		if err != nil {
+			return rec{}, err
+		}
+		r = to
+	}
+	return r, nil
+}
+
+// rec reads the header of the record of oid at pos, in a file whose transactions end at end.
+func (f *dataFile) rec(oid zodb.Oid, pos, end int64) (rec, error) {
+	var b [fsformat.DataHdrLen + fsformat.BackLen]byte
+	r := rec{pos: pos}
+	if pos < fsformat.MagicLen+fsformat.TxnHdrLen || pos > end-int64(len(b)) {
+		return r, &zodb.DataError{Oid: oid, Pos: pos, Msg: "no record can be there"}
+	}
+	if _, err := f.f.ReadAt(b[:], pos); err != nil {
+		return r, readError(pos, err)
+	}
+	h, err := fsformat.DecodeData(b[:], pos)
+	r.DataHeader = h
+	copy(r.more[:], b[fsformat.DataHdrLen:])
+	switch {
+	case err != nil:
+		return r, &zodb.DataError{Oid: oid, Serial: h.Tid, Pos: pos, Msg: err.Error()}
+	case h.Oid != oid:
+		return r, &zodb.DataError{Oid: oid, Pos: pos, Msg: fmt.Sprintf("there is a record of object %s, or none", h.Oid)}
+	case h.RecLen() > end-pos:
+		return r, r.damage(fmt.Sprintf("data length %d leads beyond the file", h.Len))
+	}
+	return r, nil
+}
+
+func (r *rec) damage(msg string) error {
+	return &zodb.DataError{Oid: r.Oid, Serial: r.Tid, Pos: r.pos, Msg: msg}
+}
+
+// txnOf reads the header of the transaction that wrote r and checks that they fit each other.
+func (v view) txnOf(r rec) (fsformat.TxnHeader, error) {
+	var b [fsformat.TxnHdrLen]byte
+	if _, err := v.f.f.ReadAt(b[:], r.Txn); err != nil {
+		return fsformat.TxnHeader{}, readError(r.Txn, err)
+	}
+	h, err := fsformat.DecodeTxn(b[:])
+	if err == nil && (h.Tid != r.Tid || h.Status != fsformat.Done && h.Status != fsformat.Packed ||
+		r.RecLen() > r.Txn+h.Len-r.pos || h.Len > v.end-fsformat.TailLen-r.Txn || r.pos < r.Txn+h.HdrLen()) {
+		err = fmt.Errorf("data record does not fit its transaction at %d", r.Txn)
+	}
+	if err != nil {
+		return h, r.damage(err.Error())
+	}
+	return h, nil
+}
+
+// after is the most that is read to see that a record ends where its length says.
+const after = fsformat.DataHdrLen
+
+// read reads and expands the data of r.
+func (v view) read(r rec) ([]byte, error) {
+	h, err := v.txnOf(r)
+	if err != nil {
+		return nil, err
+	}
+	room := min(r.pos+r.RecLen()+after, v.end) - (r.pos + fsformat.DataHdrLen)
+	b := make([]byte, room)
+	if _, err := v.f.f.ReadAt(b, r.pos+fsformat.DataHdrLen); err != nil {
+		return nil, readError(r.pos, err)
+	}
+	if err := r.checkEnd(h, b[r.Len:]); err != nil {
+		return nil, err
+	}
+	data, err := record.Decompress(b[:r.Len:r.Len])
+	if err != nil {
+		return nil, r.damage(err.Error())
+	}
+	return data, nil
+}
+
+// checkRoom is read without the data.
+func (v view) checkRoom(r rec) error {
+	h, err := v.txnOf(r)
+	if err != nil {
+		return err
+	}
+	end := r.pos + r.RecLen()
+	b := make([]byte, min(after, v.end-end))
+	if _, err := v.f.f.ReadAt(b, end); err != nil {
+		return readError(end, err)
+	}
+	return r.checkEnd(h, b)
+}
+
+// checkEnd checks that what follows the record is what must follow it: the end of its transaction
+// or another record of it. A wrong length, which no checksum tells, is found here.
+func (r *rec) checkEnd(h fsformat.TxnHeader, b []byte) error {
+	end := r.pos + r.RecLen()
+	if end == r.Txn+h.Len {
+		if int64(binary.BigEndian.Uint64(b)) == h.Len {
+			return nil
+		}
+	} else if len(b) == after {
+		if next, err := fsformat.DecodeData(b, end); err == nil && next.Tid == r.Tid && next.Txn == r.Txn {
+			return nil
+		}
+	}
+	return r.damage(fmt.Sprintf("data length %d is wrong, or what follows the record", r.Len))
+}
+
+// Oids implements zodb.Lister.
+func (s *Storage) Oids(ctx context.Context, at zodb.Tid, fn func(zodb.Oid) error) error {
+	v, err := s.view(0)
+	if err != nil {
+		return fmt.Errorf("%s: list objects: %w", s.url, err)
+	}
+	defer v.f.release()
+	s.mu.RLock()
+	groups := v.f.index.Groups()
+	s.mu.RUnlock()
+	var entries []fsformat.Entry
+	for _, g := range groups {
+		s.mu.RLock()
+		entries = v.f.index.Group(g, entries[:0])
+		end := v.f.end
+		s.mu.RUnlock()
+		for _, e := range entries {
+			ov := view{v.f, e.Oid, e.Pos, end}
+			_, _, _, err := ov.find(ctx, at)
+			switch {
+			case zodb.IsAbsent(err):
+				continue
+			case err != nil:
+				return s.loadError(e.Oid, at, err)
+			}
+			if err := fn(e.Oid); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
