@@ -1,0 +1,358 @@
+package history
+
+import (
+	"context"
+	"fmt"
+	"slices"
+
+	"wcfs/zcore/zodb"
+	"wcfs/zcore/zodb/btree"
+)
+
+// FileDelta is what one commit did to one file.
+type FileDelta struct {
+	File   *File
+	Blocks []Blk  // tracked blocks that changed, ascending
+	Old    []Save // for each of Blocks: what it was before
+	Size   int64  // after the commit
+	Resize bool   // the size changed
+}
+
+// Save tells what a changed block was before the commit, as far as that is known.
+type Save struct {
+	Hole    bool
+	Hash    uint64 // of the old content
+	HasHash bool
+}
+
+// FileChanged says that a ZBigFile object itself changed after it was looked up, which cannot be served.
+type FileChanged struct {
+	Oid zodb.Oid
+	Tid zodb.Tid
+	Why string
+}
+
+func (e *FileChanged) Error() string {
+	return fmt.Sprintf("ZBigFile %s changed at %s: %s", e.Oid, e.Tid, e.Why)
+}
+
+// CheckFiles reports a *FileChanged if c changes a known ZBigFile object in a way that cannot be served.
+func (t *Tail) CheckFiles(ctx context.Context, c zodb.Commit) error {
+	var files []*File
+	t.mu.Lock()
+	if c.Gap != 0 {
+		for _, f := range t.files {
+			files = append(files, f)
+		}
+	}
+	for _, oid := range c.Oids {
+		if f := t.files[oid]; f != nil {
+			files = append(files, f)
+		}
+	}
+	t.mu.Unlock()
+	for _, f := range files {
+		bf, err := t.BigFile(ctx, f.Oid, c.Tid)
+		switch {
+		case zodb.IsAbsent(err):
+			return &FileChanged{f.Oid, c.Tid, "it was deleted"}
+		case err != nil:
+			return err
+		case bf.Blksize != f.Blksize:
+			return &FileChanged{f.Oid, c.Tid, fmt.Sprintf("its block size was %d and is now %d", f.Blksize, bf.Blksize)}
+		case bf.Blktab != f.Blktab:
+			return &FileChanged{f.Oid, c.Tid, "it has another blktab"}
+		}
+	}
+	return nil
+}
+
+// span is a range of keys, both ends included.
+type span struct{ lo, hi btree.Key }
+
+// touched is what a commit touches of what is tracked.
+type touched struct {
+	blks  map[*File]map[Blk]bool // blocks whose ZBlk was written: changed
+	look  map[*File]map[Blk]bool // blocks whose mapping must be looked up anew
+	files map[*File]bool         // files whose size may have changed
+}
+
+// Delta computes and records δF of a published commit. Commits must be given in order, by one
+// goroutine. The cost follows from what the commit touches.
+func (t *Tail) Delta(ctx context.Context, c zodb.Commit) ([]FileDelta, error) {
+	oids := c.Oids
+	if c.Gap != 0 {
+		var err error
+		if oids, err = t.changedInGap(ctx, c); err != nil {
+			return nil, err
+		}
+	}
+	to, err := t.touch(ctx, oids, c)
+	if err != nil {
+		return nil, err
+	}
+	moved := map[*File][]remap{}
+	for f, blks := range to.look {
+		for blk := range blks {
+			m, path, err := t.Lookup(ctx, f.BigFile, blk, c.Tid)
+			if err != nil {
+				return nil, fmt.Errorf("f<%s>: block %d: %w", f.Oid, blk, err)
+			}
+			moved[f] = append(moved[f], remap{blk, m, path})
+		}
+	}
+	sizes, err := t.sizes(ctx, to.files, c.Tid)
+	if err != nil {
+		return nil, err
+	}
+	return t.apply(c, to, moved, sizes), nil
+}
+
+type remap struct {
+	blk  Blk
+	m    Mapping
+	path []btree.Step
+}
+
+type sized struct {
+	size int64
+	path []btree.Step
+}
+
+// touch finds what is tracked of oids.
+func (t *Tail) touch(ctx context.Context, oids []zodb.Oid, c zodb.Commit) (touched, error) {
+	to := touched{map[*File]map[Blk]bool{}, map[*File]map[Blk]bool{}, map[*File]bool{}}
+	nodes := map[zodb.Oid][]nodeRef{}
+	t.mu.Lock()
+	for _, oid := range oids {
+		if r, ok := t.blkRefs[oid]; ok {
+			mark(to.blks, r.f, r.blk)
+			for _, r := range t.blkMore[oid] {
+				mark(to.blks, r.f, r.blk)
+			}
+		}
+		if refs := t.nodeRefs[oid]; refs != nil {
+			nodes[oid] = slices.Clone(refs)
+		}
+	}
+	t.mu.Unlock()
+	before := c.Tid - 1
+	if c.Gap != 0 {
+		before = c.Gap
+	}
+	for oid, refs := range nodes {
+		diff, err := t.diffNode(ctx, oid, before, c.Tid)
+		if err != nil {
+			return to, err
+		}
+		t.mu.Lock()
+		for _, r := range refs {
+			to.files[r.f] = true
+			for _, d := range diff {
+				r.f.between(max(d.lo, r.lo), min(d.hi, r.hi), func(b *block) { mark(to.look, r.f, b.blk) })
+			}
+		}
+		t.mu.Unlock()
+	}
+	return to, nil
+}
+
+func mark(m map[*File]map[Blk]bool, f *File, blk Blk) {
+	if m[f] == nil {
+		m[f] = map[Blk]bool{}
+	}
+	m[f][blk] = true
+}
+
+// diffNode returns the ranges of keys below a node whose mapping may differ between two revisions.
+func (t *Tail) diffNode(ctx context.Context, oid zodb.Oid, before, at zodb.Tid) ([]span, error) {
+	all := []span{{btree.KeyMin, btree.KeyMax}}
+	old, _, err := t.Node(ctx, oid, before)
+	if zodb.IsAbsent(err) {
+		return all, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("node %s: %w", oid, err)
+	}
+	now, _, err := t.Node(ctx, oid, at)
+	if zodb.IsAbsent(err) {
+		return all, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("node %s: %w", oid, err)
+	}
+	if old.Leaf && now.Leaf {
+		return diffLeaf(old, now), nil
+	}
+	if old.Leaf != now.Leaf {
+		return all, nil
+	}
+	return diffInner(old, now), nil
+}
+
+// diffLeaf returns the keys that are mapped differently.
+func diffLeaf(a, b *btree.Node) []span {
+	var out []span
+	add := func(k btree.Key) { out = append(out, span{k, k}) }
+	i, j := 0, 0
+	for i < len(a.Keys) || j < len(b.Keys) {
+		switch {
+		case j == len(b.Keys) || i < len(a.Keys) && a.Keys[i] < b.Keys[j]:
+			add(a.Keys[i])
+			i++
+		case i == len(a.Keys) || b.Keys[j] < a.Keys[i]:
+			add(b.Keys[j])
+			j++
+		default:
+			if a.Refs[i] != b.Refs[j] {
+				add(a.Keys[i])
+			}
+			i, j = i+1, j+1
+		}
+	}
+	return out
+}
+
+// diffInner returns the ranges that are not served by the same child in both.
+func diffInner(a, b *btree.Node) []span {
+	same := map[span]zodb.Oid{}
+	for i, oid := range a.Refs {
+		same[childSpan(a, i)] = oid
+	}
+	var out []span
+	for j, oid := range b.Refs {
+		s := childSpan(b, j)
+		if old, ok := same[s]; ok && old == oid {
+			continue
+		}
+		if n := len(out); n > 0 && out[n-1].hi+1 == s.lo {
+			out[n-1].hi = s.hi
+			continue
+		}
+		out = append(out, s)
+	}
+	return out
+}
+
+func childSpan(n *btree.Node, i int) span {
+	s := span{btree.KeyMin, btree.KeyMax}
+	if i > 0 {
+		s.lo = n.Keys[i-1]
+	}
+	if i < len(n.Keys) {
+		s.hi = n.Keys[i] - 1
+	}
+	return s
+}
+
+func (t *Tail) sizes(ctx context.Context, files map[*File]bool, at zodb.Tid) (map[*File]sized, error) {
+	out := map[*File]sized{}
+	for f := range files {
+		size, path, err := t.Size(ctx, f.BigFile, at)
+		if err != nil {
+			return nil, fmt.Errorf("f<%s>: size: %w", f.Oid, err)
+		}
+		out[f] = sized{size, path}
+	}
+	return out, nil
+}
+
+// apply records what a commit did, in one critical section.
+func (t *Tail) apply(c zodb.Commit, to touched, moved map[*File][]remap, sizes map[*File]sized) []FileDelta {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	changed := to.blks
+	for f, ms := range moved {
+		for _, r := range ms {
+			b := f.find(r.blk)
+			if b.m != r.m {
+				mark(changed, f, r.blk)
+			}
+			t.addNodes(f, r.path)
+		}
+	}
+	byFile := map[*File]*FileDelta{}
+	delta := func(f *File) *FileDelta {
+		if byFile[f] == nil {
+			byFile[f] = &FileDelta{File: f, Size: f.lastAttr().size}
+		}
+		return byFile[f]
+	}
+	for f, blks := range changed {
+		d := delta(f)
+		for blk := range blks {
+			d.Blocks = append(d.Blocks, blk)
+		}
+		slices.Sort(d.Blocks)
+		for _, blk := range d.Blocks {
+			b := f.find(blk)
+			d.Old = append(d.Old, Save{Hole: b.m.Hole, Hash: b.hash, HasHash: b.zserial != 0})
+			b.changed(c.Tid, t.tail)
+			if c.Gap != 0 { // when in the gap it changed is found out when somebody asks
+				b.revs, b.since, b.base, b.pathMax = nil, c.Tid, 0, c.Tid
+				f.addRecent(sinceRef{c.Tid, blk})
+			}
+		}
+		f.deltas = append(f.deltas, blkDelta{c.Tid, d.Blocks})
+	}
+	for f, ms := range moved {
+		for _, r := range ms {
+			b := f.find(r.blk)
+			t.dropBlk(f, r.blk, b.m)
+			b.m = r.m
+			t.addBlk(f, r.blk, r.m)
+		}
+	}
+	for f, s := range sizes {
+		t.addNodes(f, s.path)
+		if s.size != f.lastAttr().size {
+			d := delta(f)
+			d.Size, d.Resize = s.size, true
+		}
+	}
+	for f, d := range byFile {
+		f.setAttr(c.Tid, d.Size, t.tail)
+	}
+	return t.recordLocked(c, byFile)
+}
+
+// recordLocked notes with the commit which files it changed. mu must be held.
+func (t *Tail) recordLocked(c zodb.Commit, byFile map[*File]*FileDelta) []FileDelta {
+	var out []FileDelta
+	var files []*File
+	for f, d := range byFile {
+		out = append(out, *d)
+		files = append(files, f)
+	}
+	if i := t.after(c.Tid - 1); i < len(t.list) && t.list[i].Tid == c.Tid {
+		t.list[i].files = files
+	}
+	slices.SortFunc(out, func(a, b FileDelta) int { return int(int64(a.File.Oid - b.File.Oid)) })
+	return out
+}
+
+// changedInGap returns the tracked objects whose serial as of c.Tid lies in the gap.
+func (t *Tail) changedInGap(ctx context.Context, c zodb.Commit) ([]zodb.Oid, error) {
+	var oids, out []zodb.Oid
+	t.mu.Lock()
+	for oid := range t.nodeRefs {
+		oids = append(oids, oid)
+	}
+	for oid := range t.blkRefs {
+		oids = append(oids, oid)
+	}
+	t.mu.Unlock()
+	for _, oid := range oids {
+		serial, err := t.serialInDB(ctx, oid, c.Tid)
+		if zodb.IsAbsent(err) {
+			serial, err = c.Tid, nil
+		}
+		if err != nil {
+			return nil, err
+		}
+		if serial > c.Gap {
+			out = append(out, oid)
+		}
+	}
+	return out, nil
+}

@@ -1,0 +1,275 @@
+// Package history knows which block of which bigfile changed when: the ΔFtail of wendelin.core.
+//
+// It owns
+//   - the list of published commits (δZ), how far back it reaches, and the holds that keep it;
+//   - the MVCC caches whose validity follows from that list: BTree nodes, and recently used blocks;
+//   - the set of tracked blocks: those that were returned to a reader who may cache them;
+//   - δF, the changed tracked blocks of a commit, and BlkRevAt.
+//
+// It does not own the current view or the announced head, nor watches, nor any page cache: zcore does.
+//
+// Invariant of tracking: under mu, every tracked block and node is right as of the last published
+// commit, except for what commits touch whose Delta has not returned yet. Track keeps it by refusing
+// (in the critical section in which it would insert) a lookup made at a view after which a published
+// commit touched the path.
+//
+// Locks: one mutex, Tail.mu. Nothing is loaded, called back or waited for under it.
+package history
+
+import (
+	"sort"
+	"sync"
+	"time"
+
+	"wcfs/zcore/zdata"
+	"wcfs/zcore/zodb"
+	"wcfs/zcore/zodb/btree"
+)
+
+// Options of a Tail; zero values mean the defaults.
+type Options struct {
+	Retention  time.Duration    // how long commits are remembered at least; default 1 minute
+	NodeBytes  int              // bound of the node cache; default 64 MiB
+	BlockBytes int              // bound of the cache of recently used blocks; default 64 MiB
+	Now        func() time.Time // default time.Now
+}
+
+// Tail is the history of a database since T0, as far as it is remembered.
+type Tail struct {
+	stor zodb.Storage
+	t0   zodb.Tid
+	opts Options
+
+	mu       sync.Mutex
+	list     []published            // mu; ascending; covers (tail, head]
+	tail     zodb.Tid               // mu; >= t0
+	head     zodb.Tid               // mu; last published
+	last     map[zodb.Oid]zodb.Tid  // mu; newest commit in list that touched the object
+	lastGap  zodb.Tid               // mu; Tid of the newest gap in list
+	gaps     []gap                  // mu; unknown changes, ascending
+	holds    map[*Hold]struct{}     // mu
+	files    map[zodb.Oid]*File     // mu; by oid of the ZBigFile
+	nodeRefs map[zodb.Oid][]nodeRef // mu; tracked nodes
+	blkRefs  map[zodb.Oid]blkRef    // mu; tracked ZBlk -> its block
+	blkMore  map[zodb.Oid][]blkRef  // mu; further blocks that the same ZBlk serves
+	nodes    *mvcc[*btree.Node]     // mu
+	blocks   *mvcc[*Block]          // mu
+	calls    map[callKey]*call      // mu; block loads under way
+	trimmed  time.Time              // mu; when the list was last trimmed
+}
+
+// published is one commit in the list.
+type published struct {
+	zodb.Commit
+	when  time.Time
+	files []*File // files with a δF of this commit
+}
+
+// gap says that changes in (lo, hi) are unknown.
+type gap struct{ lo, hi zodb.Tid }
+
+// Hold keeps the list of commits from being trimmed beyond a tid.
+type Hold struct {
+	t   *Tail
+	tid zodb.Tid // t.mu
+}
+
+// New starts a history at t0, the head of the database when the server started.
+func New(stor zodb.Storage, t0 zodb.Tid, opts Options) *Tail {
+	if opts.Retention == 0 {
+		opts.Retention = time.Minute
+	}
+	if opts.NodeBytes == 0 {
+		opts.NodeBytes = 64 << 20
+	}
+	if opts.BlockBytes == 0 {
+		opts.BlockBytes = 64 << 20
+	}
+	if opts.Now == nil {
+		opts.Now = time.Now
+	}
+	return &Tail{
+		stor: stor, t0: t0, opts: opts, tail: t0, head: t0,
+		last:     map[zodb.Oid]zodb.Tid{},
+		holds:    map[*Hold]struct{}{},
+		files:    map[zodb.Oid]*File{},
+		nodeRefs: map[zodb.Oid][]nodeRef{},
+		blkRefs:  map[zodb.Oid]blkRef{},
+		blkMore:  map[zodb.Oid][]blkRef{},
+		nodes:    newMVCC[*btree.Node](opts.NodeBytes),
+		blocks:   newMVCC[*Block](opts.BlockBytes),
+		calls:    map[callKey]*call{},
+	}
+}
+
+// T0 is the tid the history starts at.
+func (t *Tail) T0() zodb.Tid { return t.t0 }
+
+// Bounds returns the oldest tid of which changes are remembered, and the last published one.
+func (t *Tail) Bounds() (tail, published zodb.Tid) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.tail, t.head
+}
+
+// Hold keeps all commits > tid in the list, as far as they are still there.
+func (t *Tail) Hold(tid zodb.Tid) *Hold {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.holdLocked(tid)
+}
+
+func (t *Tail) holdLocked(tid zodb.Tid) *Hold {
+	h := &Hold{t: t, tid: tid}
+	t.holds[h] = struct{}{}
+	return h
+}
+
+// Move makes the hold keep all commits > tid; it cannot bring back what is gone.
+func (h *Hold) Move(tid zodb.Tid) {
+	h.t.mu.Lock()
+	h.tid = tid
+	h.t.mu.Unlock()
+}
+
+// Release ends the hold. It may be called more than once.
+func (h *Hold) Release() {
+	h.t.mu.Lock()
+	delete(h.t.holds, h)
+	h.t.mu.Unlock()
+}
+
+// Publish makes commits known: from its return on, what they touch is not valid beyond them. They
+// must be newer than all before, in order.
+func (t *Tail) Publish(commits []zodb.Commit) {
+	now := t.opts.Now()
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for _, c := range commits {
+		t.list = append(t.list, published{Commit: c, when: now})
+		if c.Gap != 0 {
+			t.lastGap = c.Tid
+			t.gaps = append(t.gaps, gap{c.Gap, c.Tid})
+			t.nodes.closeAll(c.Gap + 1)
+			t.blocks.closeAll(c.Gap + 1)
+		}
+		for _, oid := range c.Oids {
+			t.last[oid] = c.Tid
+			t.nodes.closeAt(oid, c.Tid)
+			t.blocks.closeAt(oid, c.Tid)
+		}
+		t.head = c.Tid
+	}
+}
+
+// Trim forgets commits that are older than the retention and that nothing holds. It does little more
+// than look at the clock when called often.
+func (t *Tail) Trim() {
+	now := t.opts.Now()
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if now.Sub(t.trimmed) < t.opts.Retention/100 {
+		return
+	}
+	t.trimmed = now
+	keep := t.head
+	for h := range t.holds {
+		keep = min(keep, h.tid)
+	}
+	n := 0
+	for n < len(t.list) && t.list[n].Tid <= keep && now.Sub(t.list[n].when) > t.opts.Retention {
+		t.dropLocked(t.list[n])
+		n++
+	}
+	if n > 0 {
+		t.list = append([]published(nil), t.list[n:]...)
+	}
+}
+
+func (t *Tail) dropLocked(p published) {
+	t.tail = p.Tid
+	for _, oid := range p.Oids {
+		if t.last[oid] == p.Tid {
+			delete(t.last, oid)
+		}
+	}
+	for len(t.gaps) > 0 && t.gaps[0].hi <= p.Tid {
+		t.gaps = t.gaps[1:]
+	}
+	for _, f := range p.files {
+		f.dropDeltas(p.Tid)
+	}
+}
+
+// after returns the index in list of the first commit > tid. mu must be held.
+func (t *Tail) after(tid zodb.Tid) int {
+	return sort.Search(len(t.list), func(i int) bool { return t.list[i].Tid > tid })
+}
+
+// touchedAfter returns the newest published commit > v that touched oid, or 0. mu must be held; v
+// must be held too.
+func (t *Tail) touchedAfter(oid zodb.Oid, v zodb.Tid) zodb.Tid {
+	if w := max(t.last[oid], t.lastGap); w > v {
+		return w
+	}
+	return 0
+}
+
+// firstTouch returns the first commit > v that touched oid, or TidMax; for a gap, the tid at which
+// knowledge ends. mu must be held.
+func (t *Tail) firstTouch(oid zodb.Oid, v zodb.Tid) zodb.Tid {
+	if t.touchedAfter(oid, v) == 0 {
+		return zodb.TidMax
+	}
+	for _, p := range t.list[t.after(v):] {
+		if p.Gap != 0 {
+			return max(p.Gap, v) + 1
+		}
+		for _, o := range p.Oids {
+			if o == oid {
+				return p.Tid
+			}
+		}
+	}
+	return zodb.TidMax
+}
+
+// stamp returns the newest commit <= at in the list that touched oid, or 0 if none did since tail.
+// mu must be held.
+func (t *Tail) stamp(oid zodb.Oid, at zodb.Tid) zodb.Tid {
+	if w := max(t.last[oid], t.lastGap); w <= at {
+		return w
+	}
+	for i := t.after(at) - 1; i >= 0; i-- {
+		if t.list[i].Gap != 0 {
+			return t.list[i].Tid
+		}
+		for _, o := range t.list[i].Oids {
+			if o == oid {
+				return t.list[i].Tid
+			}
+		}
+	}
+	return 0
+}
+
+// Unknown reports whether at lies inside a gap, where it is not known which objects changed.
+func (t *Tail) Unknown(at zodb.Tid) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for _, g := range t.gaps {
+		if g.lo < at && at < g.hi {
+			return true
+		}
+	}
+	return false
+}
+
+// Mapping is what blktab says about a block.
+type Mapping struct {
+	ZBlk zodb.Oid
+	Hole bool // nothing is there; ZBlk is 0
+}
+
+// Blk is the number of a block in its file.
+type Blk = zdata.Blk

@@ -1,0 +1,152 @@
+package history
+
+import (
+	"context"
+	"fmt"
+	"slices"
+
+	"wcfs/zcore/zodb"
+)
+
+// Floor is the least revision BlkRevAt answers for a file: T0, or when the file was made.
+func (t *Tail) Floor(f *File) zodb.Tid { return max(t.t0, f.Epoch) }
+
+// BlkRevAt returns the largest tid <= at whose commit changed a block: its mapping in blktab, or the
+// ZBlk it names; never below Floor, which is the answer for holes and blocks untouched since. at must
+// be >= Floor and published.
+func (t *Tail) BlkRevAt(ctx context.Context, f *File, blk Blk, at zodb.Tid) (zodb.Tid, error) {
+	floor := t.Floor(f)
+	if at < floor {
+		return 0, fmt.Errorf("f<%s>: no history @%s: it begins @%s", f.Oid, at, floor)
+	}
+	if at == floor {
+		return floor, nil
+	}
+	t.mu.Lock()
+	b := f.find(blk)
+	if b == nil || at < t.tail { // what is recorded reaches back to tail only
+		t.mu.Unlock()
+		return t.walkBack(ctx, f, blk, at)
+	}
+	since, base := b.since, b.base
+	var rev zodb.Tid
+	if at >= since {
+		rev = b.revAt(at)
+	}
+	t.mu.Unlock()
+	if rev != 0 {
+		return max(rev, floor), nil
+	}
+	if base == 0 {
+		var err error
+		if base, err = t.walkBack(ctx, f, blk, since); err != nil {
+			return 0, err
+		}
+		t.mu.Lock()
+		if b := f.find(blk); b.since == since {
+			b.base = base
+		}
+		t.mu.Unlock()
+	}
+	if base <= at {
+		return base, nil
+	}
+	return t.walkBack(ctx, f, blk, at)
+}
+
+// walkBack finds BlkRevAt in the database: the later of the serial of the ZBlk and the last tid at
+// which blktab came to name it. Between two changes of the nodes on the path the mapping cannot change.
+func (t *Tail) walkBack(ctx context.Context, f *File, blk Blk, at zodb.Tid) (zodb.Tid, error) {
+	best := t.Floor(f)
+	if at <= best {
+		return best, nil
+	}
+	m, path, err := t.Lookup(ctx, f.BigFile, blk, at)
+	if err != nil {
+		return 0, err
+	}
+	if !m.Hole {
+		serial, err := t.serialAt(ctx, m.ZBlk, at, best)
+		if err != nil {
+			return 0, err
+		}
+		best = max(best, serial)
+	}
+	for {
+		changed := pathMax(path)
+		if changed <= best {
+			return best, nil
+		}
+		var old Mapping
+		old, path, err = t.Lookup(ctx, f.BigFile, blk, changed-1)
+		if zodb.IsAbsent(err) { // packed away: what came before cannot be opened either
+			return changed, nil
+		}
+		if err != nil {
+			return 0, err
+		}
+		if old != m {
+			return changed, nil
+		}
+	}
+}
+
+// RevUpper returns an upper bound of BlkRevAt(blk, v) for a tracked block, without loading anything.
+// Where nothing is recorded up to v, any bound as of since will do: BlkRevAt never falls with at.
+func (t *Tail) RevUpper(f *File, blk Blk, v zodb.Tid) zodb.Tid {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	b := f.find(blk)
+	if b == nil {
+		return v
+	}
+	if rev := b.revAt(v); rev != 0 {
+		return rev
+	}
+	switch {
+	case b.base != 0:
+		return b.base
+	case b.m.Hole:
+		return max(t.t0, f.Epoch, b.pathMax)
+	case b.zserial != 0:
+		return min(b.since, max(t.t0, f.Epoch, b.pathMax, b.zserial))
+	}
+	return b.since
+}
+
+// ChangedSince returns, ascending, the tracked blocks with at < BlkRevAt(blk, v): those that changed in
+// (at, v]. It looks at the commits since at and the blocks tracked since then, not at all blocks.
+func (t *Tail) ChangedSince(ctx context.Context, f *File, at, v zodb.Tid) ([]Blk, error) {
+	found := map[Blk]bool{}
+	var ask []Blk
+	t.mu.Lock()
+	for i := len(f.deltas) - 1; i >= 0 && f.deltas[i].tid > at; i-- {
+		if f.deltas[i].tid <= v {
+			for _, blk := range f.deltas[i].blks {
+				found[blk] = true
+			}
+		}
+	}
+	for i := len(f.recent) - 1; i >= 0 && f.recent[i].since > at; i-- {
+		ask = append(ask, f.recent[i].blk)
+	}
+	t.mu.Unlock()
+	for _, blk := range ask {
+		if found[blk] || t.RevUpper(f, blk, v) <= at {
+			continue
+		}
+		rev, err := t.BlkRevAt(ctx, f, blk, v)
+		if err != nil {
+			return nil, err
+		}
+		if rev > at {
+			found[blk] = true
+		}
+	}
+	out := make([]Blk, 0, len(found))
+	for blk := range found {
+		out = append(out, blk)
+	}
+	slices.Sort(out)
+	return out, nil
+}
