@@ -80,19 +80,28 @@ func (m *model) after(tid zodb.Tid) []zodb.Commit {
 	return slices.Clone(m.txns[i:])
 }
 
-// at answers for oid as of at: its revision, the tid of the next one (TidMax if there is none) and
-// whether there was any revision by then.
-func (m *model) at(oid zodb.Oid, at zodb.Tid) (r rev, until zodb.Tid, ok bool) {
+// at returns the revision of oid as of at, and whether there was any by then.
+func (m *model) at(oid zodb.Oid, at zodb.Tid) (r rev, ok bool) {
 	m.mu.RLock()
 	defer m.mu.RUnlock()
-	until = zodb.TidMax
-	for _, x := range slices.Backward(m.revs[oid]) {
-		if x.tid <= at {
-			return x, until, true
+	for _, r := range slices.Backward(m.revs[oid]) {
+		if r.tid <= at {
+			return r, true
 		}
-		until = x.tid
 	}
-	return rev{}, until, false
+	return rev{}, false
+}
+
+// until returns the tid of the first revision of oid later than at, TidMax if there is none.
+func (m *model) until(oid zodb.Oid, at zodb.Tid) zodb.Tid {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	for _, r := range m.revs[oid] {
+		if r.tid > at {
+			return r.tid
+		}
+	}
+	return zodb.TidMax
 }
 
 func (m *model) oids() []zodb.Oid {
@@ -108,7 +117,7 @@ func (m *model) oids() []zodb.Oid {
 
 func (m *model) pickLive(rnd *rand.Rand) (zodb.Oid, bool) {
 	oids := slices.DeleteFunc(m.oids(), func(oid zodb.Oid) bool {
-		r, _, _ := m.at(oid, zodb.TidMax)
+		r, _ := m.at(oid, zodb.TidMax)
 		return r.data == nil
 	})
 	if len(oids) == 0 {
