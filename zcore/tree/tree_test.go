@@ -19,8 +19,6 @@ import (
 	"wcfs/zcore/zodb/memstorage"
 )
 
-var start = time.Date(2024, 2, 29, 12, 0, 0, 123456000, time.UTC)
-
 // world is a served database.
 type world struct {
 	stor *memstorage.Store
@@ -34,17 +32,16 @@ type world struct {
 func serve(t *testing.T, opts tree.Options) *world {
 	t.Helper()
 	w := &world{stor: memstorage.New()}
-	db := fixture.New(w.stor.Commit, start, 1)
-	if err := db.Make(); err != nil {
+	db, err := fixture.Make(w.stor)
+	if err != nil {
 		t.Fatal(err)
 	}
-	var err error
 	if w.core, err = zcore.New(t.Context(), w.stor, zcore.Options{PinTimeout: 1500 * time.Millisecond}); err != nil {
 		t.Fatal(err)
 	}
 	w.fs = tree.New(w.core, opts)
 	w.in = inProcess{w.fs, tree.Caller{Domain: w.core.Host()}}
-	w.man = db.Manifest(w.core.URL(), "1.5", opts.Debug)
+	w.man = fixture.Manifest(db, w.core.URL(), "1.5", opts.Debug)
 
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
