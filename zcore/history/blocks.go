@@ -13,6 +13,7 @@ import (
 type Block struct {
 	Data   []byte
 	Serial zodb.Tid // of the ZBlk
+	Hash   uint64   // Tail.Hash of Data
 }
 
 // callKey names a revision of a ZBlk before its serial is known: no commit in (stamp, at] touched it.
@@ -96,7 +97,7 @@ func (t *Tail) startLocked(ctx context.Context, key callKey, at zodb.Tid, blksiz
 			return
 		}
 		data = trimZeros(data)
-		c.blk = &Block{Data: data, Serial: serial}
+		c.blk = &Block{Data: data, Serial: serial, Hash: t.Hash(data)}
 		t.mu.Lock()
 		defer t.mu.Unlock()
 		t.blocks.put(key.oid, serial, min(until, t.firstTouch(key.oid, from)), c.blk, len(data)+200)
@@ -122,11 +123,5 @@ func trimZeros(p []byte) []byte {
 	return p
 }
 
-// Hasher hashes block content so that a padded and a cut form of the same bytes agree.
-type Hasher struct{ seed maphash.Seed }
-
-// NewHasher returns a hasher of its own seed.
-func NewHasher() Hasher { return Hasher{maphash.MakeSeed()} }
-
-// Sum hashes p less its trailing zeros.
-func (h Hasher) Sum(p []byte) uint64 { return maphash.Bytes(h.seed, trimZeros(p)) }
+// Hash hashes block content less its trailing zeros, so that padded and cut forms of it agree.
+func (t *Tail) Hash(p []byte) uint64 { return maphash.Bytes(t.seed, trimZeros(p)) }

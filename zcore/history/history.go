@@ -17,6 +17,7 @@
 package history
 
 import (
+	"hash/maphash"
 	"sort"
 	"sync"
 	"time"
@@ -39,6 +40,7 @@ type Tail struct {
 	stor zodb.Storage
 	t0   zodb.Tid
 	opts Options
+	seed maphash.Seed
 
 	mu       sync.Mutex
 	list     []published            // mu; ascending; covers (tail, head]
@@ -89,7 +91,7 @@ func New(stor zodb.Storage, t0 zodb.Tid, opts Options) *Tail {
 		opts.Now = time.Now
 	}
 	return &Tail{
-		stor: stor, t0: t0, opts: opts, tail: t0, head: t0,
+		stor: stor, t0: t0, opts: opts, seed: maphash.MakeSeed(), tail: t0, head: t0,
 		last:     map[zodb.Oid]zodb.Tid{},
 		holds:    map[*Hold]struct{}{},
 		files:    map[zodb.Oid]*File{},
