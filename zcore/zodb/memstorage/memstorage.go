@@ -57,20 +57,23 @@ func New() *Store {
 // copied: it must not be changed later.
 func (s *Store) Commit(tid zodb.Tid, objs map[zodb.Oid][]byte) error {
 	oids := slices.Sorted(maps.Keys(objs))
-	return s.commit(tid, objs, zodb.Commit{Tid: tid, Oids: oids})
+	return s.commit(tid, objs, oids, false)
 }
 
 // CommitGap adds a transaction that Follow reports as a gap: what changed after the commit before it,
 // up to tid, is unknown.
 func (s *Store) CommitGap(tid zodb.Tid, objs map[zodb.Oid][]byte) error {
-	return s.commit(tid, objs, zodb.Commit{Tid: tid, Gap: s.head()})
+	return s.commit(tid, objs, nil, true)
 }
 
-func (s *Store) commit(tid zodb.Tid, objs map[zodb.Oid][]byte, c zodb.Commit) error {
+func (s *Store) commit(tid zodb.Tid, objs map[zodb.Oid][]byte, oids []zodb.Oid, gap bool) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if len(s.log) > 0 && tid <= s.log[len(s.log)-1].Tid {
-		return fmt.Errorf("commit %s: head is %s already", tid, s.log[len(s.log)-1].Tid)
+	c := zodb.Commit{Tid: tid, Oids: oids}
+	if head := s.headLocked(); tid <= head {
+		return fmt.Errorf("commit %s: head is %s already", tid, head)
+	} else if gap {
+		c.Gap = head
 	}
 	if tid == 0 || tid > zodb.TidMax {
 		return fmt.Errorf("commit %s: not a tid", tid)
@@ -114,6 +117,11 @@ func (s *Store) changed() {
 func (s *Store) head() zodb.Tid {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	return s.headLocked()
+}
+
+// headLocked is head; mu must be held.
+func (s *Store) headLocked() zodb.Tid {
 	if len(s.log) == 0 {
 		return 0
 	}

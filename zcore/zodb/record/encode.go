@@ -65,21 +65,22 @@ func (s Style) Data(data []byte) []byte { return s.Encode(wendelin("ZData"), s.B
 
 func trim(data []byte) []byte { return bytes.TrimRight(data, "\x00") }
 
-// Item is a key of a bucket and the object it maps to, or, in a tree, a child and the key before it.
+// Item is a key and the object it leads to: in a bucket a value, in a tree the child from that key on.
 type Item struct {
-	Key int64
-	Oid zodb.Oid
+	Key   int64
+	Oid   zodb.Oid
+	Class Class // of the object
 }
 
-// Bucket encodes a bucket whose values are of the class val. next is 0 in the last bucket of a tree.
-func (s Style) Bucket(b BTree, val Class, items []Item, next zodb.Oid) []byte {
-	return s.Encode(b.BucketClass(), s.bucket(b, val, items, next))
+// Bucket encodes a bucket. next is 0 in the last bucket of a tree.
+func (s Style) Bucket(b BTree, items []Item, next zodb.Oid) []byte {
+	return s.Encode(b.BucketClass(), s.bucket(b, items, next))
 }
 
-func (s Style) bucket(b BTree, val Class, items []Item, next zodb.Oid) pickle.Tuple {
+func (s Style) bucket(b BTree, items []Item, next zodb.Oid) pickle.Tuple {
 	kv := make(pickle.Tuple, 0, 2*len(items))
 	for _, it := range items {
-		kv = append(kv, it.Key, s.Ref(it.Oid, val))
+		kv = append(kv, it.Key, s.Ref(it.Oid, it.Class))
 	}
 	if next == 0 {
 		return pickle.Tuple{kv}
@@ -88,22 +89,22 @@ func (s Style) bucket(b BTree, val Class, items []Item, next zodb.Oid) pickle.Tu
 }
 
 // InlineTree encodes a root with its only bucket inside; without items, an empty tree.
-func (s Style) InlineTree(b BTree, val Class, items []Item) []byte {
+func (s Style) InlineTree(b BTree, items []Item) []byte {
 	if len(items) == 0 {
 		return s.Encode(b.TreeClass(), pickle.None{})
 	}
-	return s.Encode(b.TreeClass(), pickle.Tuple{pickle.Tuple{s.bucket(b, val, items, 0)}})
+	return s.Encode(b.TreeClass(), pickle.Tuple{pickle.Tuple{s.bucket(b, items, 0)}})
 }
 
-// Tree encodes an inner node or root; children are of the class child, and the key of the first is
-// not written.
-func (s Style) Tree(b BTree, child Class, children []Item, first zodb.Oid) []byte {
+// Tree encodes an inner node or a root with children; the key of the first child is not written.
+// first is the leftmost bucket below it.
+func (s Style) Tree(b BTree, children []Item, first zodb.Oid) []byte {
 	var kids pickle.Tuple
 	for i, c := range children {
 		if i > 0 {
 			kids = append(kids, c.Key)
 		}
-		kids = append(kids, s.Ref(c.Oid, child))
+		kids = append(kids, s.Ref(c.Oid, c.Class))
 	}
 	return s.Encode(b.TreeClass(), pickle.Tuple{kids, s.Ref(first, b.BucketClass())})
 }
