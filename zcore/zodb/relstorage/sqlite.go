@@ -17,7 +17,10 @@ import (
 // sqliteDB is a database in RelStorage's main.sqlite3, opened read-only. It is in WAL mode: readers do
 // not hinder the writer, nor it them. There is one writer at a time and it chooses its tid as such, so
 // transactions become visible in the order of their tids.
-type sqliteDB struct{ db *sql.DB }
+type sqliteDB struct {
+	db                   *sql.DB
+	load, serial, exists *sql.Stmt // set by check, before anything else is called
+}
 
 func openSqlite(url string, opt Options) (database, error) {
 	path, err := sqlitePath(url)
@@ -33,7 +36,7 @@ func openSqlite(url string, opt Options) (database, error) {
 	}
 	db.SetMaxOpenConns(opt.Conns + 1)
 	db.SetMaxIdleConns(opt.Conns + 1)
-	return &sqliteDB{db}, nil
+	return &sqliteDB{db: db}, nil
 }
 
 func (d *sqliteDB) close() { d.db.Close() }
@@ -60,14 +63,14 @@ const (
 func (d *sqliteDB) revision(ctx context.Context, oid zodb.Oid, at, _ zodb.Tid, data bool) (rev revision, err error) {
 	var until sql.NullInt64
 	if data {
-		err = d.db.QueryRowContext(ctx, sqlLoad, int64(oid), int64(at), int64(record.MaxSize)).
+		err = d.load.QueryRowContext(ctx, int64(oid), int64(at), int64(record.MaxSize)).
 			Scan(&rev.serial, &rev.null, &rev.size, &until, &rev.data)
 	} else {
-		err = d.db.QueryRowContext(ctx, sqlSerial, int64(oid), int64(at)).
+		err = d.serial.QueryRowContext(ctx, int64(oid), int64(at)).
 			Scan(&rev.serial, &rev.null, &rev.size, &until)
 	}
 	if errors.Is(err, sql.ErrNoRows) {
-		return rev, d.db.QueryRowContext(ctx, sqlExists, int64(oid)).Scan(&rev.exists)
+		return rev, d.exists.QueryRowContext(ctx, int64(oid)).Scan(&rev.exists)
 	}
 	rev.found, rev.until = true, zodb.TidMax
 	if until.Valid {
@@ -105,7 +108,15 @@ func (d *sqliteDB) check(ctx context.Context) error {
 	for _, n := range names {
 		has[n] = true
 	}
-	return schemaError(has["transaction"], has["object_state"], has["current_object"])
+	if err := schemaError(has["transaction"], has["object_state"], has["current_object"]); err != nil {
+		return err
+	}
+	for stmt, text := range map[**sql.Stmt]string{&d.load: sqlLoad, &d.serial: sqlSerial, &d.exists: sqlExists} {
+		if *stmt, err = d.db.PrepareContext(ctx, text); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func (d *sqliteDB) transient(err error) bool {
