@@ -105,8 +105,8 @@ func attribute(ctx context.Context, c *conn, oids []zodb.Oid, tids []zodb.Tid, f
 		}
 		for i, hist := range hists {
 			found := false
-			for _, tid := range hist {
-				if at, ok := slices.BinarySearch(tids, tid); ok {
+			for _, r := range hist {
+				if at, ok := slices.BinarySearch(tids, r.tid); ok {
 					commits[at].Oids = append(commits[at].Oids, oids[i])
 					found = true
 				}
@@ -120,8 +120,8 @@ func attribute(ctx context.Context, c *conn, oids []zodb.Oid, tids []zodb.Tid, f
 }
 
 // histories asks for the revisions after from of each of oids; an object has at most n in the gap.
-func histories(ctx context.Context, c *conn, oids []zodb.Oid, n int, from zodb.Tid) ([][]zodb.Tid, error) {
-	hists := make([][]zodb.Tid, len(oids))
+func histories(ctx context.Context, c *conn, oids []zodb.Oid, n int, from zodb.Tid) ([][]revision, error) {
+	hists := make([][]revision, len(oids))
 	g, ctx := errgroup.WithContext(ctx)
 	g.SetLimit(c.opt.Window)
 	for i, oid := range oids {
@@ -132,11 +132,11 @@ func histories(ctx context.Context, c *conn, oids []zodb.Oid, n int, from zodb.T
 				if err != nil {
 					return err
 				}
-				hist, err := historyTids(v, size)
+				hist, err := asHistory(v, size)
 				if err != nil {
 					return err
 				}
-				if len(hist) < size || hist[len(hist)-1] <= from {
+				if len(hist) < size || hist[len(hist)-1].tid <= from {
 					hists[i] = hist
 					return nil
 				}

@@ -92,20 +92,28 @@ func exception(args any) error {
 	return &serverError{class: class, text: short(t[1])}
 }
 
-// historyTids reads the tids out of a reply to history, newest first.
-func historyTids(v any, n int) ([]zodb.Tid, error) {
+// revision is what a history tells of a revision.
+type revision struct {
+	tid  zodb.Tid
+	size int64 // bytes of data; 0 as well for a deletion, and for an undo, which has them elsewhere
+}
+
+// asHistory reads a reply to history: revisions, newest first, at most n.
+func asHistory(v any, n int) ([]revision, error) {
 	list, ok := v.([]any)
 	if !ok || len(list) > n {
 		return nil, badReply("history", v)
 	}
-	tids := make([]zodb.Tid, len(list))
+	revs := make([]revision, len(list))
 	for i, x := range list {
 		d, _ := x.(dict)
-		if tids[i], ok = asTid(d["tid"]); !ok || i > 0 && tids[i] >= tids[i-1] {
+		r := &revs[i]
+		r.size, _ = d["size"].(int64)
+		if r.tid, ok = asTid(d["tid"]); !ok || i > 0 && r.tid >= revs[i-1].tid {
 			return nil, badReply("history", x)
 		}
 	}
-	return tids, nil
+	return revs, nil
 }
 
 // frameStep is how much memory a frame is given before its bytes have come.

@@ -158,7 +158,7 @@ func (s *Storage) explainAbsence(ctx context.Context, oid zodb.Oid, at zodb.Tid)
 		return zodb.Record{}, zodb.ErrNoObject
 	case err != nil:
 		return zodb.Record{}, err
-	case len(hist) > 0 && hist[0] <= at:
+	case len(hist) > 0 && hist[0].tid <= at:
 		return zodb.Record{}, zodb.ErrDeleted
 	}
 	rec, err := s.loadBefore(ctx, oid, at)
@@ -168,20 +168,32 @@ func (s *Storage) explainAbsence(ctx context.Context, oid zodb.Oid, at zodb.Tid)
 	return rec, err
 }
 
-// history returns the tids of up to n newest revisions of oid, newest first.
-func (s *Storage) history(ctx context.Context, oid zodb.Oid, n int) ([]zodb.Tid, error) {
+// history returns up to n newest revisions of oid, newest first.
+func (s *Storage) history(ctx context.Context, oid zodb.Oid, n int) ([]revision, error) {
 	v, err := s.call(ctx, "history", idBytes(oid), n)
 	if err != nil {
 		return nil, err
 	}
-	return historyTids(v, n)
+	return asHistory(v, n)
 }
 
-// SerialAt implements zodb.SerialLoader. The server tells without the data only of the newest revision.
+// serialDepth is how many revisions back a serial is looked for without loading the data.
+const serialDepth = 16
+
+// SerialAt implements zodb.SerialLoader. Histories go over the wire without data; they do not tell a
+// deletion from an undo, which is then found out by a load.
 func (s *Storage) SerialAt(ctx context.Context, oid zodb.Oid, at zodb.Tid) (serial, until zodb.Tid, err error) {
-	if v, err := s.call(ctx, "getTid", idBytes(oid)); err == nil {
-		if tid, ok := asTid(v); ok && tid <= at {
-			return tid, zodb.TidMax, nil
+	at = min(at, zodb.TidMax)
+	if hist, err := s.history(ctx, oid, serialDepth); err == nil {
+		until := zodb.TidMax
+		for _, r := range hist {
+			if r.tid <= at {
+				if r.size == 0 {
+					break
+				}
+				return r.tid, until, nil
+			}
+			until = r.tid
 		}
 	}
 	rec, err := s.LoadAt(ctx, oid, at)
