@@ -1,0 +1,61 @@
+# wcfs: one command each. See CONTRIBUTING.md.
+GO          ?= go
+STATICCHECK ?= honnef.co/go/tools/cmd/staticcheck@v0.8.2
+KERNELS     ?= host 6.1 6.12
+
+# Packages are tested side by side on as many processors as there are; the tests wait for conditions, not for time.
+TESTP       ?= 2
+TESTTIMEOUT ?= 15m
+
+.PHONY: all demo test lint bench kernels soak test-guests fuzz-smoke setup clean
+
+all: wcfs
+
+wcfs: FORCE
+	CGO_ENABLED=0 $(GO) build -trimpath -o wcfs .
+FORCE:
+
+# make demo STAY=1 keeps serving until Ctrl-C
+demo: wcfs
+	./wcfs demo $(if $(STAY),--stay)
+
+setup:
+	t/setup
+
+test: setup wcfs
+	GO="$(GO)" TESTP=$(TESTP) TESTTIMEOUT=$(TESTTIMEOUT) t/run
+
+lint:
+	@test -z "$$(gofmt -l . | tee /dev/stderr)" || { echo "lint: run gofmt -w on these files" >&2; exit 1; }
+	$(GO) vet ./...
+	$(GO) run $(STATICCHECK) ./...
+	$(GO) test -count=1 ./t/lint
+	shellcheck $$(git ls-files | xargs -r grep -lE '^#!.*(bash|/sh)$$')
+
+bench:
+	t/setup
+	$(GO) run ./t/bench $(if $(ROW),-row "$(ROW)")
+
+# What the kernels asked for do with fuse and 9p, as far as wcfs relies on it.
+kernels:
+	t/setup deb
+	$(GO) run ./t/kernels $(KERNELS)
+
+test-guests: setup wcfs
+	$(GO) run ./t/gotest -count=1 -timeout 30m ./t/guests/...
+
+# Long runs of the random tests.
+soak: setup wcfs
+	WCFS_SOAK=1 $(GO) test -race -count=1 -timeout 3h ./zcore/... ./fusesrv/... ./p9srv/... ./t/...
+
+# Every fuzz target for a few seconds: do they still run, and find nothing at once?
+FUZZTIME ?= 10s
+fuzz-smoke:
+	@set -e; for pkg in $$($(GO) list ./...); do \
+	    for f in $$($(GO) test -list '^Fuzz' $$pkg | grep '^Fuzz' || true); do \
+	        echo "$$pkg $$f"; $(GO) test -run '^$$' -fuzz "^$$f$$" -fuzztime $(FUZZTIME) $$pkg; \
+	    done; \
+	done
+
+clean:
+	rm -f wcfs
