@@ -138,14 +138,26 @@ func (s *Storage) retry(ctx context.Context, op func(context.Context) error) err
 	}
 }
 
-// outage logs the beginning (err) and the end (nil) of an outage, each once.
+// outageLog is how long the database must be failing before the log says so: a connection that broke
+// while another can be made is no news.
+const outageLog = 200 * time.Millisecond
+
+// outage notes a failure (err) or a success (nil), and logs the beginning and the end of an outage once.
 func (s *Storage) outage(err error) {
+	now := time.Now()
 	s.mu.Lock()
-	changed := s.lost != (err != nil)
-	s.lost = err != nil
+	switch {
+	case err == nil:
+		s.failing = time.Time{}
+	case s.failing.IsZero():
+		s.failing = now
+	}
+	lost := err != nil && (s.lost || now.Sub(s.failing) > outageLog)
+	changed := lost != s.lost
+	s.lost = lost
 	s.mu.Unlock()
 	switch {
-	case changed && err != nil:
+	case changed && lost:
 		s.opt.Log.Warn("database does not answer; trying again", "url", s.url, "err", err)
 	case changed:
 		s.opt.Log.Info("database answers again", "url", s.url)

@@ -115,9 +115,10 @@ type Storage struct {
 	following atomic.Bool
 	head      atomic.Uint64 // greatest settled tid seen; never goes down
 
-	mu     sync.Mutex
-	lost   bool     // an outage was logged and is not over; guarded by mu
-	packed zodb.Tid // newest pack that was logged; guarded by mu
+	mu      sync.Mutex
+	failing time.Time // of the first failure since the last success, zero if none; guarded by mu
+	lost    bool      // an outage was logged and is not over; guarded by mu
+	packed  zodb.Tid  // newest pack that was logged; guarded by mu
 }
 
 var (
