@@ -1,0 +1,43 @@
+package fusesrv
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"golang.org/x/sys/unix"
+)
+
+// deviceNumber is st_dev of an anonymous device, with major number 0.
+func deviceNumber(minor uint32) uint64 { return unix.Mkdev(0, minor) }
+
+// abort ends the FUSE connection of a mount: everything waiting for it fails with ENOTCONN. Where the
+// control file system is not mounted it is, out of the way and for that moment.
+func abort(ctx context.Context, minor uint32) error {
+	const usual = "/sys/fs/fuse/connections"
+	err := writeAbort(usual, minor)
+	if err == nil || !os.IsNotExist(err) {
+		return err
+	}
+	dir, err := os.MkdirTemp("", "wcfs-fusectl-")
+	if err != nil {
+		return err
+	}
+	defer os.Remove(dir)
+	if err := unix.Mount("fusectl", dir, "fusectl", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, ""); err != nil {
+		return fmt.Errorf("mount fusectl: %w; mount it at %s as root", err, usual)
+	}
+	defer unix.Unmount(dir, unix.MNT_DETACH)
+	return writeAbort(dir, minor)
+}
+
+func writeAbort(ctl string, minor uint32) error {
+	f, err := os.OpenFile(filepath.Join(ctl, fmt.Sprint(minor), "abort"), os.O_WRONLY, 0)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	_, err = f.WriteString("1")
+	return err
+}

@@ -1,0 +1,3 @@
+package fusesrv
+
+func testHelpers() {}

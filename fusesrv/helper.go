@@ -1,0 +1,127 @@
+package fusesrv
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// helperEnv names, in the environment of a helper process, the mount to look at.
+const helperEnv = "WCFS_HELPER_PROBE"
+
+// probeTimeout is how long a healthy server may take to answer a handful of small reads.
+const probeTimeout = 3 * time.Second
+
+// Helper must be called first in main: in a process that this package started as its helper it does
+// what that is for and does not return. What may hang on a mount is done there, so that nobody else
+// can hang with it.
+func Helper() {
+	dir, ok := os.LookupEnv(helperEnv)
+	if !ok {
+		return
+	}
+	json.NewEncoder(os.Stdout).Encode(look(dir))
+	os.Exit(0)
+}
+
+// sight is what the helper found, as it goes over its standard output.
+type sight struct {
+	ZURL  string           `json:"zurl"`
+	At    string           `json:"at"`
+	Stats map[string]int64 `json:"stats"`
+	Errno syscall.Errno    `json:"errno"` // of what failed, 0 if nothing did
+	Error string           `json:"error"`
+}
+
+func look(dir string) (s sight) {
+	read := func(name string) string {
+		if s.Error != "" {
+			return ""
+		}
+		raw, err := os.ReadFile(filepath.Join(dir, name))
+		if err != nil {
+			s.Error = err.Error()
+			if !errors.As(err, &s.Errno) {
+				s.Errno = syscall.EIO
+			}
+		}
+		return string(raw)
+	}
+	s.ZURL = read(".wcfs/zurl")
+	s.At = read("head/at")
+	s.Stats = parseStats(read(".wcfs/stats"))
+	return s
+}
+
+func parseStats(text string) map[string]int64 {
+	stats := make(map[string]int64)
+	for line := range strings.Lines(text) {
+		name, val, _ := strings.Cut(line, ":")
+		if n, err := strconv.ParseInt(strings.TrimSpace(val), 10, 64); err == nil {
+			stats[strings.TrimSpace(name)] = n
+		}
+	}
+	return stats
+}
+
+// ErrHangs is what a mount that does not answer in time is told by.
+var ErrHangs = errors.New("server does not answer")
+
+// probe looks at the mount dir from a child process. The error is what failed there, ErrHangs when
+// nothing came in time, or ctx's. A child that even SIGKILL does not free of the mount is left to it.
+func probe(ctx context.Context, dir string) (sight, error) {
+	var s sight
+	if _, nested := os.LookupEnv(helperEnv); nested {
+		return s, errors.New("helper process: main does not call fusesrv.Helper")
+	}
+	exe, err := os.Executable()
+	if err != nil {
+		return s, err
+	}
+	var out bytes.Buffer
+	cmd := exec.Command(exe)
+	cmd.Args = []string{"wcfs-helper"}
+	cmd.Env = append(os.Environ(), helperEnv+"="+dir)
+	cmd.Dir = "/"
+	cmd.Stdout = &out
+	if err := cmd.Start(); err != nil {
+		return s, fmt.Errorf("start helper process: %w", err)
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- cmd.Wait() }()
+	timeout := time.NewTimer(probeTimeout)
+	defer timeout.Stop()
+	select {
+	case err = <-ended:
+	case <-ctx.Done():
+		cmd.Process.Kill()
+		return s, ctx.Err()
+	case <-timeout.C:
+		cmd.Process.Kill()
+		return s, fmt.Errorf("%s: %w within %v", dir, ErrHangs, probeTimeout)
+	}
+	if err == nil {
+		err = json.Unmarshal(out.Bytes(), &s)
+	}
+	if err != nil {
+		return s, fmt.Errorf("helper process: %w", err)
+	}
+	if s.Error != "" {
+		return s, fmt.Errorf("%s: %w", s.Error, s.Errno)
+	}
+	return s, nil
+}
+
+func probeAlive(ctx context.Context, dir string) error {
+	_, err := probe(ctx, dir)
+	return err
+}

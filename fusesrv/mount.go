@@ -1,0 +1,238 @@
+package fusesrv
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"reflect"
+	"strconv"
+	"strings"
+	"syscall"
+
+	"github.com/hanwen/go-fuse/v2/fuse"
+	"golang.org/x/sys/unix"
+)
+
+const fsType = "fuse.wcfs"
+
+// Errors of a mount point, besides those of os.
+var (
+	ErrNotEmpty = errors.New("mount point is not empty")
+	ErrMounted  = errors.New("mount point is in use")
+)
+
+// prepareMountPoint resolves dir and makes sure that it can be mounted on. A mount that an earlier
+// server left behind when it died is taken away.
+func prepareMountPoint(ctx context.Context, dir string, log *slog.Logger) (string, error) {
+	abs, err := resolve(dir)
+	if err != nil {
+		return "", mountPointError(dir, err)
+	}
+	// Looked up before anything touches dir: a mount that hangs would take us along.
+	if m, err := findMount(abs); err == nil && strings.HasPrefix(m.fsType, "fuse") {
+		err := probeAlive(ctx, abs)
+		if m.fsType != fsType || !errors.Is(err, syscall.ENOTCONN) {
+			return "", fmt.Errorf("%w: %s is mounted already (%s on it); look with `wcfs status %s`, unmount with `wcfs stop %s`",
+				ErrMounted, abs, m.source, abs, abs)
+		}
+		log.Warn("unmounting what an earlier server left", "dir", abs, "source", m.source)
+		if err := detach(abs); err != nil {
+			return "", err
+		}
+	}
+	ents, err := os.ReadDir(abs)
+	if err != nil {
+		return "", mountPointError(abs, err)
+	}
+	if len(ents) > 0 {
+		return "", fmt.Errorf("%w: %s holds %s; mount on an empty directory", ErrNotEmpty, abs, ents[0].Name())
+	}
+	return abs, nil
+}
+
+// resolve makes dir absolute without touching dir itself.
+func resolve(dir string) (string, error) {
+	abs, err := filepath.Abs(dir)
+	if err != nil {
+		return "", err
+	}
+	if findErr := func() error { _, err := findMount(abs); return err }(); findErr == nil {
+		return abs, nil
+	}
+	parent, err := filepath.EvalSymlinks(filepath.Dir(abs))
+	if err != nil {
+		return "", err
+	}
+	abs = filepath.Join(parent, filepath.Base(abs))
+	if _, err := findMount(abs); err == nil {
+		return abs, nil
+	}
+	return filepath.EvalSymlinks(abs)
+}
+
+func mountPointError(dir string, err error) error {
+	switch {
+	case errors.Is(err, os.ErrNotExist):
+		return fmt.Errorf("mount point %s does not exist; make it with `mkdir -p %s`: %w", dir, dir, os.ErrNotExist)
+	case errors.Is(err, unix.ENOTDIR):
+		return fmt.Errorf("mount point %s is not a directory; mount on an empty directory: %w", dir, unix.ENOTDIR)
+	default:
+		return fmt.Errorf("mount point %s: %w", dir, err)
+	}
+}
+
+// mountFuse mounts a new FUSE connection at dir and returns its /dev/fuse. Without the right to mount
+// it asks fusermount.
+func mountFuse(dir, source string) (int, error) {
+	fd, err := unix.Open("/dev/fuse", unix.O_RDWR|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return -1, fmt.Errorf("open /dev/fuse: %w; load the kernel module with `modprobe fuse`, and in a container let the device in", err)
+	}
+	data := fmt.Sprintf("fd=%d,rootmode=%o,user_id=%d,group_id=%d", fd, unix.S_IFDIR, os.Geteuid(), os.Getegid())
+	if os.Geteuid() == 0 {
+		data += ",allow_other"
+	}
+	err = unix.Mount(source, dir, fsType, unix.MS_NOSUID|unix.MS_NODEV, data)
+	if err == nil {
+		return fd, nil
+	}
+	unix.Close(fd)
+	if err != unix.EPERM {
+		return -1, fmt.Errorf("mount %s: %w", dir, err)
+	}
+	return fusermount(dir, source)
+}
+
+func fusermountPath() (string, error) {
+	for _, name := range []string{"fusermount3", "fusermount", "/bin/fusermount3", "/bin/fusermount"} {
+		if p, err := exec.LookPath(name); err == nil {
+			return p, nil
+		}
+	}
+	return "", errors.New("no right to mount, and no fusermount3; run as root or install fuse3")
+}
+
+// fusermount has the set-uid helper mount; it sends /dev/fuse back over a socket (fusermount3(1), and
+// the variable _FUSE_COMMFD of libfuse).
+func fusermount(dir, source string) (int, error) {
+	bin, err := fusermountPath()
+	if err != nil {
+		return -1, fmt.Errorf("mount %s: %w", dir, err)
+	}
+	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return -1, fmt.Errorf("mount %s: socketpair: %w", dir, err)
+	}
+	local, remote := os.NewFile(uintptr(pair[0]), "fusermount"), os.NewFile(uintptr(pair[1]), "fusermount")
+	defer local.Close()
+	escape := strings.NewReplacer(`\`, `\\`, `,`, `\,`)
+	cmd := exec.Command(bin, "-o", "fsname="+escape.Replace(source)+",subtype=wcfs", "--", dir)
+	cmd.Env = append(os.Environ(), "_FUSE_COMMFD=3")
+	cmd.ExtraFiles = []*os.File{remote}
+	var out bytes.Buffer
+	cmd.Stderr = &out
+	err = cmd.Run()
+	remote.Close()
+	if err != nil {
+		return -1, fmt.Errorf("mount %s: %s: %w: %s", dir, bin, err, strings.TrimSpace(out.String()))
+	}
+	fd, err := receiveFd(local)
+	if err != nil {
+		return -1, fmt.Errorf("mount %s: %s: %w", dir, bin, err)
+	}
+	unix.CloseOnExec(fd)
+	return fd, nil
+}
+
+func receiveFd(sock *os.File) (int, error) {
+	c, err := net.FileConn(sock)
+	if err != nil {
+		return -1, err
+	}
+	defer c.Close()
+	data, oob := make([]byte, 8), make([]byte, unix.CmsgSpace(4))
+	_, n, _, _, err := c.(*net.UnixConn).ReadMsgUnix(data, oob)
+	if err != nil {
+		return -1, err
+	}
+	msgs, err := unix.ParseSocketControlMessage(oob[:n])
+	if err != nil {
+		return -1, err
+	}
+	if len(msgs) != 1 {
+		return -1, errors.New("it did not send /dev/fuse")
+	}
+	fds, err := unix.ParseUnixRights(&msgs[0])
+	if err != nil || len(fds) != 1 {
+		return -1, errors.New("it did not send /dev/fuse")
+	}
+	return fds[0], nil
+}
+
+// unmount is umount2, or fusermount -u without the right to that.
+func unmount(dir string, flags int) error {
+	err := unix.Unmount(dir, flags|unix.UMOUNT_NOFOLLOW)
+	if err != unix.EPERM {
+		return err
+	}
+	bin, err := fusermountPath()
+	if err != nil {
+		return err
+	}
+	args := []string{"-u", "--", dir}
+	if flags&unix.MNT_DETACH != 0 {
+		args = append([]string{"-z"}, args...)
+	}
+	if out, err := exec.Command(bin, args...).CombinedOutput(); err != nil {
+		if bytes.Contains(out, []byte("busy")) {
+			return unix.EBUSY
+		}
+		return fmt.Errorf("%s: %w: %s", bin, err, bytes.TrimSpace(out))
+	}
+	return nil
+}
+
+// detach takes the mount out of sight; it ends when nobody uses it any more.
+func detach(dir string) error {
+	if err := unmount(dir, unix.MNT_DETACH); err != nil {
+		return fmt.Errorf("unmount %s lazily: %w", dir, err)
+	}
+	return nil
+}
+
+// checkNegotiated looks at what was really agreed on with the kernel. go-fuse does not show its half,
+// and some of its versions lost a flag without a word, so its field is read by reflection.
+func checkNegotiated(s *fuse.Server) error {
+	f := reflect.ValueOf(s).Elem().FieldByName("negotiatedFlags")
+	if !f.IsValid() || f.Kind() != reflect.Uint64 {
+		return errors.New("this version of go-fuse does not tell what it negotiated; build with v2.12.1")
+	}
+	return checkFlags(f.Uint(), s.KernelSettings().Major, s.KernelSettings().Minor)
+}
+
+func checkFlags(flags uint64, major, minor uint32) error {
+	if flags&fuse.CAP_EXPLICIT_INVAL_DATA == 0 {
+		return fmt.Errorf("the kernel cannot leave control of its data cache to the server (FUSE_EXPLICIT_INVAL_DATA): Linux 5.2 or newer is needed (FUSE protocol 7.30; this one has %d.%d)", major, minor)
+	}
+	if flags&fuse.CAP_ASYNC_READ == 0 {
+		return errors.New("the kernel did not agree to FUSE_ASYNC_READ: Linux 2.6.20 or newer is needed")
+	}
+	return nil
+}
+
+// maxWrite is the most the kernel takes in one message.
+func maxWrite() int {
+	pages := 256
+	if raw, err := os.ReadFile("/proc/sys/fs/fuse/max_pages_limit"); err == nil {
+		if n, err := strconv.Atoi(strings.TrimSpace(string(raw))); err == nil {
+			pages = n
+		}
+	}
+	return pages * os.Getpagesize()
+}

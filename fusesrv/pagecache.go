@@ -1,0 +1,152 @@
+package fusesrv
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"syscall"
+	"time"
+
+	"github.com/hanwen/go-fuse/v2/fuse"
+
+	"wcfs/zcore/tree"
+	"wcfs/zcore/zodb"
+)
+
+// notified turns the kernel's answer to a notification into an error. That it does not know the inode
+// is none: then it has nothing of it.
+func notified(op string, node uint64, st fuse.Status) error {
+	switch syscall.Errno(st) {
+	case 0, syscall.ENOENT:
+		return nil
+	case syscall.ENODEV, syscall.EBADF, syscall.ENOTCONN: // unmounted or aborted
+		return fmt.Errorf("%s inode %d: %w", op, node, tree.ErrNotConn)
+	}
+	return fmt.Errorf("%s inode %d: %w", op, node, syscall.Errno(st))
+}
+
+// Retrieve implements zcore.PageCache.
+func (s *Server) Retrieve(oid zodb.Oid, off int64, p []byte) (int, error) {
+	node, ok := s.fs.inodes.head(oid)
+	if !ok || len(p) == 0 {
+		return 0, nil
+	}
+	got := 0
+	for got < len(p) {
+		piece := p[got:min(len(p), got+s.maxWrite)]
+		n, st := s.fuse.InodeRetrieveCache(node, off+int64(got), piece)
+		got += n
+		if err := notified("retrieve", node, st); err != nil {
+			return got, err
+		}
+		if n < len(piece) {
+			break
+		}
+	}
+	return got, nil
+}
+
+// Invalidate implements zcore.PageCache.
+func (s *Server) Invalidate(oid zodb.Oid, off, size int64) error {
+	node, ok := s.fs.inodes.head(oid)
+	if !ok || size <= 0 { // for the kernel, no size is the whole file
+		return nil
+	}
+	return notified("invalidate", node, s.fuse.InodeNotify(node, off, size))
+}
+
+// InvalidateAttr implements zcore.PageCache.
+func (s *Server) InvalidateAttr(oid zodb.Oid) error {
+	node, ok := s.fs.inodes.head(oid)
+	if !ok {
+		return nil
+	}
+	return notified("invalidate attributes", node, s.fuse.InodeNotify(node, -1, 0))
+}
+
+// Upload implements zcore.PageCache.
+func (s *Server) Upload(oid zodb.Oid, off int64, data []byte) error {
+	node, ok := s.fs.inodes.head(oid)
+	if !ok {
+		return nil
+	}
+	return s.store(node, off, data)
+}
+
+// StoreRev implements zcore.PageCache. The kernel comes to know the file by a stat of its path.
+func (s *Server) StoreRev(rev zodb.Tid, oid zodb.Oid, off int64, data []byte) error {
+	name := "@" + rev.String()
+	path := filepath.Join(s.dir, name, "bigfile", oid.String())
+	var st syscall.Stat_t
+	if err := syscall.Stat(path, &st); err != nil {
+		return &os.PathError{Op: "stat", Path: path, Err: err}
+	}
+	if uint32(st.Dev) != uint32(deviceNumber(s.dev)) {
+		return nil // something else is mounted there: ours is out of sight
+	}
+	if in := s.fs.inodes.get(st.Ino); in != nil {
+		s.fs.inodes.use(in, 0)
+	}
+	return s.store(st.Ino, off, data)
+}
+
+func (s *Server) store(node uint64, off int64, data []byte) error {
+	for len(data) > 0 {
+		n := min(len(data), s.maxWrite)
+		st := s.fuse.InodeNotifyStoreCache(node, off, data[:n])
+		if err := notified("store", node, st); err != nil || st != fuse.OK {
+			return err
+		}
+		off += int64(n)
+		data = data[n:]
+	}
+	return nil
+}
+
+// SetDisconnected puts the mount into EIO mode: from now on every access fails with ENOTCONN, close(2)
+// included, those under way too, and what is cached is dropped; the mount entry stays. It returns
+// when that is so.
+//
+// The connection is kept and answered with ENOTCONN, since the end of it would leave cached pages
+// readable and nobody to notice an unmount. Only when requests hang in the tree is it aborted.
+func (s *Server) SetDisconnected() {
+	s.disconnect.Do(func() {
+		s.fs.stopAll()
+		dropped := make(chan struct{})
+		s.background.Go(func() {
+			defer close(dropped)
+			for _, id := range s.fs.inodes.ids() {
+				s.fuse.InodeNotify(id, 0, 0)
+			}
+		})
+		select {
+		case <-dropped:
+			if s.drained(disconnectPatience) {
+				return
+			}
+		case <-time.After(disconnectPatience):
+		case <-s.done:
+			return
+		}
+		s.log.Warn("requests do not end; aborting the FUSE connection", "dir", s.dir)
+		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+		defer cancel()
+		if err := abort(ctx, s.dev); err != nil {
+			s.log.Error("cannot abort the FUSE connection", "dir", s.dir, "err", err)
+		}
+	})
+}
+
+// disconnectPatience is how long requests get to end by themselves in SetDisconnected.
+const disconnectPatience = 1500 * time.Millisecond
+
+// drained waits until no request is under way.
+func (s *Server) drained(patience time.Duration) bool {
+	for end := time.Now().Add(patience); s.fs.gate.inFlight.Load() > 0; time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(end) {
+			return false
+		}
+	}
+	return true
+}
