@@ -114,12 +114,12 @@ func (s *Server) SetDisconnected() {
 	s.disconnect.Do(func() {
 		s.fs.stopAll()
 		dropped := make(chan struct{})
-		s.background.Go(func() {
+		go func() {
 			defer close(dropped)
 			for _, id := range s.fs.inodes.ids() {
 				s.fuse.InodeNotify(id, 0, 0)
 			}
-		})
+		}()
 		select {
 		case <-dropped:
 			if s.drained(disconnectPatience) {

@@ -78,7 +78,6 @@ type Server struct {
 
 	devMu      sync.Mutex
 	disconnect sync.Once
-	background sync.WaitGroup // pruner and disconnecter
 }
 
 var _ zcore.PageCache = (*Server)(nil)
@@ -159,8 +158,12 @@ func serve(root tree.Node, dir string, fd int, opts Options) (*Server, error) {
 			opts.Log.Warn("read-ahead stays as it is", "dir", dir, "err", err)
 		}
 	}
-	go s.serveLoop()
-	s.background.Go(s.prune)
+	pruned := make(chan struct{})
+	go func() {
+		defer close(pruned)
+		s.prune()
+	}()
+	go s.serveLoop(pruned)
 	if err := refusePoll(dir); err != nil {
 		opts.Log.Warn("the mount may hang Go programs that use it from the process that serves it", "dir", dir, "err", err)
 	}
@@ -180,7 +183,7 @@ func refusePoll(dir string) error {
 	return err
 }
 
-func (s *Server) serveLoop() {
+func (s *Server) serveLoop(pruned <-chan struct{}) {
 	s.fuse.Serve()
 	s.fs.stopAll() // whoever still runs for this mount
 	s.fs.closeAll()
@@ -188,7 +191,7 @@ func (s *Server) serveLoop() {
 	unix.Close(s.devFuse)
 	s.devFuse = -1
 	s.devMu.Unlock()
-	s.background.Wait()
+	<-pruned
 	if mountedAs(s.dir, s.dev) {
 		s.err = fmt.Errorf("%s: %w", s.dir, ErrAborted)
 	}
