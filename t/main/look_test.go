@@ -1,0 +1,190 @@
+package main_test
+
+import (
+	"encoding/json"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"wcfs/zcore/tree/treetest"
+	"wcfs/zcore/zdata"
+	"wcfs/zcore/zodb"
+)
+
+// ls, stat and cat show the same through a mount, over 9P and without a server.
+func TestLook(t *testing.T) {
+	zurl, db := database(t)
+	man := manifest(zurl, db, false)
+	mnt, sock := t.TempDir(), filepath.Join(t.TempDir(), "s")
+	p := serve(t, mnt, "serve", "--mount", mnt, "--9p", "unix:"+sock, zurl)
+	targets := []string{mnt, "unix:" + sock, zurl}
+
+	var oids []string
+	for _, f := range man.Files {
+		oids = append(oids, f.Oid.String())
+	}
+	if got := strings.Fields(mustRun(t, "ls", zurl, "head/bigfile")); !slices.Equal(got, oids) {
+		t.Errorf("ls finds bigfiles %q, want %q", got, oids)
+	}
+	for _, target := range targets {
+		for _, f := range man.Files {
+			for _, r := range f.Revs {
+				path := "@" + r.Tid.String() + "/bigfile/" + f.Oid.String()
+				if data := mustRun(t, "cat", target, path); int64(len(data)) != r.Size || !hashes([]byte(data), r) {
+					t.Errorf("cat %s %s: %d bytes, or wrong ones", target, path, len(data))
+				}
+			}
+			last := f.Revs[len(f.Revs)-1]
+			if out := mustRun(t, "stat", target, "/head/bigfile/"+f.Oid.String()); !strings.Contains(out, fmt.Sprintf("size     %d\n", last.Size)) {
+				t.Errorf("stat %s: %s; want size %d", target, out, last.Size)
+			}
+		}
+		f := man.Files[0]
+		whole := mustRun(t, "cat", target, "head/bigfile/"+f.Oid.String())
+		if part := mustRun(t, "cat", "--offset", "8000", "--length", "9000", target, "head/bigfile/"+f.Oid.String()); part != whole[8000:17000] {
+			t.Errorf("cat %s: a part of %d bytes is not what it should be", target, len(part))
+		}
+		if got := mustRun(t, "cat", target, "head/at"); got != man.Head.String() {
+			t.Errorf("cat %s head/at: %q", target, got)
+		}
+		names := strings.Fields(mustRun(t, "ls", target, "head"))
+		slices.Sort(names)
+		if want := []string{"at", "base", "bigfile", "watch", "watch9"}; !slices.Equal(names, want) {
+			t.Errorf("ls %s head: %q", target, names)
+		}
+		if out := mustRun(t, "ls", "-l", target, "head/at"); !strings.HasPrefix(out, "-r--r--r--") || !strings.HasSuffix(out, " at\n") {
+			t.Errorf("ls -l %s head/at: %q", target, out)
+		}
+	}
+	p.end()
+}
+
+func hashes(data []byte, r treetest.Rev) bool {
+	for i, want := range r.Blocks {
+		if treetest.Sum(data[int64(i)*r.Blksize:int64(i+1)*r.Blksize]) != want {
+			return false
+		}
+	}
+	return true
+}
+
+// history shows what the generator knows that it changed.
+func TestHistory(t *testing.T) {
+	zurl, db := database(t)
+	man := manifest(zurl, db, false)
+	for _, f := range man.Files {
+		out := mustRun(t, "history", "--json", zurl, f.Oid.String())
+		revs := slices.Clone(f.Revs)
+		slices.Reverse(revs)
+		for line := range strings.Lines(out) {
+			var got struct {
+				Tid    string
+				Size   int64
+				Blocks []zdata.Blk
+			}
+			if err := json.Unmarshal([]byte(line), &got); err != nil {
+				t.Fatal(err)
+			}
+			if len(revs) == 0 {
+				t.Fatalf("one revision too many: %s", line)
+			}
+			want, _ := db.Changed(f.Oid, revs[0].Tid)
+			if got.Tid != revs[0].Tid.String() || got.Size != revs[0].Size || !slices.Equal(got.Blocks, want) {
+				t.Errorf("got %s want @%s, size %d, blocks %v", line, revs[0].Tid, revs[0].Size, want)
+			}
+			revs = revs[1:]
+		}
+		if len(revs) > 0 {
+			t.Errorf("%d revisions are missing", len(revs))
+		}
+	}
+	f := man.Files[0]
+	table := mustRun(t, "history", "--blocks", "0-1", zurl, f.Oid.String())
+	if strings.Contains(table, "#2") || !strings.Contains(table, "#0 #1") || !strings.Contains(table, f.Revs[0].Tid.String()) {
+		t.Errorf("history --blocks 0-1:\n%s", table)
+	}
+}
+
+// A database that ends in the middle of its last transaction is served up to the one before, wherever it
+// was cut; damage is an error that names the place, and never a crash or a hang.
+func TestDamage(t *testing.T) {
+	zurl, db := database(t)
+	man := manifest(zurl, db, false)
+	path := strings.TrimPrefix(zurl, "file://")
+	whole := read(t, path)
+	cut := filepath.Join(t.TempDir(), "cut.fs")
+	prev := man.Tids[len(man.Tids)-2]
+	for _, n := range []int{1, 7, 8, 9, 100, 1000} {
+		write(t, cut, whole[:len(whole)-n])
+		if got := mustRun(t, "cat", "file://"+cut, "head/at"); got != prev.String() {
+			t.Errorf("cut by %d: head/at is %q, want %s", n, got, prev)
+		}
+	}
+	// a flipped byte in each part of the file
+	oid := man.Files[0].Oid
+	for i := 1; i < 20; i++ {
+		b := []byte(whole)
+		pos := len(b) * i / 20
+		b[pos] ^= 0x55
+		write(t, cut, string(b))
+		_, stderr, code := run(t, "cat", "file://"+cut, "head/bigfile/"+oid.String())
+		if code != 0 && (code != 1 || errorLines(stderr) == "" || strings.Contains(stderr, "goroutine ")) {
+			t.Errorf("byte %d flipped: exit %d\n%s", pos, code, stderr)
+		}
+	}
+}
+
+func TestDemo(t *testing.T) {
+	tmp := t.TempDir()
+	t.Setenv("TMPDIR", tmp)
+	out := mustRun(t, "demo", "--every", "50ms")
+	rows := 0
+	for line := range strings.Lines(out) {
+		if f := strings.Fields(line); len(f) > 3 && len(f[1]) == 16 && f[0][0] >= '1' && f[0][0] <= '9' {
+			if _, err := zodb.ParseTid(f[1]); err == nil {
+				rows++
+			}
+		}
+	}
+	if rows != 10 || !strings.Contains(out, "done: 10 commits") {
+		t.Errorf("the demo shows %d commits:\n%s", rows, out)
+	}
+	leftNothing(t, tmp)
+}
+
+func TestDemoInterrupted(t *testing.T) {
+	tmp := t.TempDir()
+	t.Setenv("TMPDIR", tmp)
+	p := spawn(t, "demo", "--stay", "--every", "20ms")
+	eventually(t, "ten commits", func() bool { return strings.Contains(p.log.String(), "10 commits shown") })
+	if len(mounts(t)) == 0 {
+		t.Error("nothing is mounted")
+	}
+	began := time.Now()
+	p.cmd.Process.Signal(syscall.SIGINT)
+	if code := p.wait(); code != 0 {
+		t.Errorf("exit code %d", code)
+	}
+	if took := time.Since(began); took > promptly() {
+		t.Errorf("it took %v to end", took)
+	}
+	leftNothing(t, tmp)
+}
+
+func leftNothing(t *testing.T, tmp string) {
+	t.Helper()
+	left, err := os.ReadDir(tmp)
+	if err != nil || len(left) > 0 {
+		t.Errorf("left in the temporary folder: %v, %v", left, err)
+	}
+	for _, m := range mounts(t) {
+		if strings.HasPrefix(m[1], tmp) {
+			t.Errorf("left a mount: %q", m)
+		}
+	}
+}
