@@ -1,127 +1,298 @@
 // Package zcore is the core of the server: it follows a database, keeps the current view and the
 // announced head, serves blocks at any revision, and isolates clients from each other by pins.
 //
-// STUB: signatures only, being written.
+// It owns the order of events: commits (commit.go), reads (read.go), watches (watch.go, pin.go), what
+// the kernel's page cache holds (cache.go), and what happens to clients that do not follow the
+// protocol (fault.go). It knows no FUSE and no 9P type: fronts give it a PageCache and Processes.
+//
+// The order of events, for a batch of commits up to tid t:
+//
+//	publish -> delta -> view = t -> save and invalidate changed blocks -> announce t
+//
+// A read takes the view, tracks what it looked up, loads, has older watches pin, and is answered. New
+// content enters a page only by a reply or upload made after every older watch of its domain
+// acknowledged its pin; a page with old content is gone before anybody can be told that head is t.
+//
+// Locks, in this order: Link.mu, HeadFile.mu, watch.mu, Core.mu, then history's. None is held over
+// I/O, a callback, a channel send or a wait. The one exception is HeadFile's per-block cache lock, which
+// is held over calls to the kernel: handlers never take it.
 package zcore
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"log/slog"
+	"slices"
+	"sync"
+	"sync/atomic"
 	"time"
 
+	"wcfs/zcore/history"
 	"wcfs/zcore/zodb"
 )
 
 // Options of a Core; the zero value of each field means its default.
 type Options struct {
 	PinTimeout time.Duration // a pin must be acknowledged within this; default 30 s
-	Grace      time.Duration // see "fault retry": quiet time after the last answered READ of a block before it is invalidated; default 5 ms
+	Grace      time.Duration // quiet time after the last answered READ of a block before it is invalidated; default 5 ms
 	Retention  time.Duration // how long commits are remembered; default 1 minute
 	Log        *slog.Logger  // default slog.Default()
+
+	// Step, for tests, is called between the steps of commits, reads and watches.
+	Step func(Step)
 }
 
+// outageLasts is how long the database counts as unreachable after it failed to answer once.
+const outageLasts = 2 * time.Second
+
 // Core is one open database being served. Make it with New, start following with Run.
-type Core struct{}
+type Core struct {
+	stor zodb.Storage
+	opts Options
+	log  *slog.Logger
+	tail *history.Tail
+	host *Domain
+	pc   PageCache // set before Run; nil without a FUSE front
+
+	zeros []byte // what holes are answered from
+
+	ctx    context.Context // ends with EIO mode or after Run
+	cancel context.CancelCauseFunc
+	failed chan struct{} // closed in EIO mode
+
+	mu       sync.Mutex
+	view     zodb.Tid                  // mu; new reads of head are served as of this
+	head     zodb.Tid                  // mu; announced
+	viewMove chan struct{}             // mu; closed and replaced when view moves
+	headMove chan struct{}             // mu; closed and replaced when head moves
+	files    map[zodb.Oid]*HeadFile    // mu
+	revs     map[revKey]*keptRev       // mu; attributes kept for pins
+	zheads   map[*ZheadStream]struct{} // mu
+	failure  error                     // mu
+	queue    []zodb.Commit             // mu; followed, not yet published
+	queued   chan struct{}             // cap 1; told when queue grew
+
+	outage atomic.Int64 // when the database last failed to answer, Unix ns; 0 once it answered again
+
+	nLink, nWatch, nPinned, nPin, nKill atomic.Int64
+}
 
 // New reads the head of stor. It does not own stor: the caller closes it after Run has returned.
-func New(ctx context.Context, stor zodb.Storage, opts Options) (*Core, error) { panic("stub") }
-
-// Run follows the database until ctx is done (nil) or following fails for good: then the core is in
-// EIO mode, everything answers ErrNotConn, and Run returns the cause.
-func (c *Core) Run(ctx context.Context) error { panic("stub") }
+func New(ctx context.Context, stor zodb.Storage, opts Options) (*Core, error) {
+	head, err := stor.Head(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if opts.PinTimeout == 0 {
+		opts.PinTimeout = 30 * time.Second
+	}
+	if opts.Grace == 0 {
+		opts.Grace = 5 * time.Millisecond
+	}
+	if opts.Log == nil {
+		opts.Log = slog.Default()
+	}
+	c := &Core{
+		stor: stor, opts: opts, log: opts.Log,
+		tail:     history.New(stor, head, history.Options{Retention: opts.Retention}),
+		host:     newDomain("host", true),
+		zeros:    make([]byte, 1<<20),
+		failed:   make(chan struct{}),
+		view:     head,
+		head:     head,
+		viewMove: make(chan struct{}),
+		headMove: make(chan struct{}),
+		files:    map[zodb.Oid]*HeadFile{},
+		revs:     map[revKey]*keptRev{},
+		zheads:   map[*ZheadStream]struct{}{},
+		queued:   make(chan struct{}, 1),
+	}
+	c.ctx, c.cancel = context.WithCancelCause(context.WithoutCancel(ctx))
+	return c, nil
+}
 
 // SetPageCache tells the core of the page cache behind the FUSE front; before Run.
-func (c *Core) SetPageCache(pc PageCache) { panic("stub") }
+func (c *Core) SetPageCache(pc PageCache) { c.pc = pc }
 
 // URL returns the database URL verbatim.
-func (c *Core) URL() string { panic("stub") }
+func (c *Core) URL() string { return c.stor.URL() }
 
 // PinTimeout returns the option.
-func (c *Core) PinTimeout() time.Duration { panic("stub") }
+func (c *Core) PinTimeout() time.Duration { return c.opts.PinTimeout }
+
+// T0 is the head of the database when the server started.
+func (c *Core) T0() zodb.Tid { return c.tail.T0() }
 
 // Head returns the announced head.
-func (c *Core) Head() zodb.Tid { panic("stub") }
+func (c *Core) Head() zodb.Tid {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.head
+}
 
 // Failed is closed when the core enters EIO mode.
-func (c *Core) Failed() <-chan struct{} { panic("stub") }
+func (c *Core) Failed() <-chan struct{} { return c.failed }
 
 // Err returns why the core is in EIO mode, or nil.
-func (c *Core) Err() error { panic("stub") }
+func (c *Core) Err() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.failure
+}
 
 // Host is the domain of the FUSE mount.
-func (c *Core) Host() *Domain { panic("stub") }
+func (c *Core) Host() *Domain { return c.host }
 
 // Stats are the counters of .wcfs/stats that the core owns.
 type Stats struct {
 	BigFile, ZHeadLink, WatchLink, Watch, PinnedBlk, Pin, PinKill int64
 }
 
-// Stats never blocks.
-func (c *Core) Stats() Stats { panic("stub") }
-
-// FileAttr are the attributes of a bigfile.
-type FileAttr struct {
-	Size    int64
-	Blksize int64
-	Mtime   time.Time
+// Stats never waits.
+func (c *Core) Stats() Stats {
+	c.mu.Lock()
+	files, zheads := len(c.files), len(c.zheads)
+	c.mu.Unlock()
+	return Stats{
+		BigFile: int64(files), ZHeadLink: int64(zheads), WatchLink: c.nLink.Load(), Watch: c.nWatch.Load(),
+		PinnedBlk: c.nPinned.Load(), Pin: c.nPin.Load(), PinKill: c.nKill.Load(),
+	}
 }
 
-// HeadFile is a bigfile under head/. Once looked up it is known until the server ends.
-type HeadFile struct{}
-
-// Lookup finds the bigfile oid at head. ErrInvalid when it is none, ErrIO when the database fails.
-func (c *Core) Lookup(ctx context.Context, oid zodb.Oid) (*HeadFile, error) { panic("stub") }
-
-// HeadFiles lists the oids known.
-func (c *Core) HeadFiles() []zodb.Oid { panic("stub") }
-
-// Attr waits neither for pins nor for page cache work.
-func (f *HeadFile) Attr(ctx context.Context) (FileAttr, error) { panic("stub") }
-
-// Read reads [off, off+size) for a client in dom; it may wait for pins of dom's watches.
-func (f *HeadFile) Read(ctx context.Context, dom *Domain, size int, off int64) (Data, error) {
-	panic("stub")
+// fail enters EIO mode: everything that waits is ended, everything answers ErrNotConn from now on.
+func (c *Core) fail(cause error) {
+	c.mu.Lock()
+	if c.failure != nil {
+		c.mu.Unlock()
+		return
+	}
+	c.failure = cause
+	c.mu.Unlock()
+	c.log.Error("zwatcher failed", "cause", cause)
+	c.log.Error("switching filesystem to EIO mode")
+	close(c.failed)
+	c.cancel(ErrNotConn)
 }
 
-// RevFile is a bigfile as of a fixed revision. It holds no state but a few words.
-type RevFile struct{}
-
-// LookupRev finds the bigfile oid as of rev <= head. Errors as Lookup; ErrNotExist when rev > head.
-func (c *Core) LookupRev(ctx context.Context, rev zodb.Tid, oid zodb.Oid) (*RevFile, error) {
-	panic("stub")
+// isFailed reports whether the core is in EIO mode.
+func (c *Core) isFailed() bool {
+	select {
+	case <-c.failed:
+		return true
+	default:
+		return false
+	}
 }
 
-// Attr never waits.
-func (f *RevFile) Attr() FileAttr { panic("stub") }
+// within returns ctx bounded by the life of the core.
+func (c *Core) within(ctx context.Context) (context.Context, context.CancelFunc) {
+	ctx, cancel := context.WithCancel(ctx)
+	stop := context.AfterFunc(c.ctx, cancel)
+	return ctx, func() { stop(); cancel() }
+}
 
-// Read never waits for pins.
-func (f *RevFile) Read(ctx context.Context, size int, off int64) (Data, error) { panic("stub") }
+// ioError turns a failed load into the error that clients get, and logs what is the database's fault.
+func (c *Core) ioError(ctx context.Context, err error, what string, oid zodb.Oid, at zodb.Tid) error {
+	switch {
+	case c.isFailed():
+		return ErrNotConn
+	case ctx.Err() != nil:
+		return ErrInterrupted
+	}
+	c.noteAnswer(err)
+	c.log.Error("database failed to answer", "op", what, "oid", oid, "at", at, "cause", err)
+	return fmt.Errorf("%s %s@%s: %w: %w", what, oid, at, ErrIO, err)
+}
 
-// Link is one open of head/watch.
-type Link struct{}
+// noteAnswer notes how a load ended. Bad and missing data are answers too.
+func (c *Core) noteAnswer(err error) {
+	if isAnswer(err) {
+		c.outage.Store(0)
+		return
+	}
+	c.outage.Store(time.Now().UnixNano())
+}
 
-// OpenLink opens a watch link for a client in dom; proc is the process to kill if it does not
-// acknowledge, nil where there is none.
-func (c *Core) OpenLink(dom *Domain, proc Process) (*Link, error) { panic("stub") }
+func isAnswer(err error) bool {
+	var bad *zodb.DataError
+	var changed *history.FileChanged
+	return err == nil || errors.As(err, &bad) || errors.As(err, &changed) || zodb.IsAbsent(err)
+}
 
-// Read returns at least one byte and at most size of the lines for the client; it blocks until there
-// are some. At the end of the link: 0 bytes.
-func (l *Link) Read(ctx context.Context, size int) ([]byte, error) { panic("stub") }
+// reachable reports whether the database answers, as far as was seen lately.
+func (c *Core) reachable() bool {
+	return time.Since(time.Unix(0, c.outage.Load())) > outageLasts
+}
 
-// Write takes bytes from the client; lines may come in pieces.
-func (l *Link) Write(ctx context.Context, p []byte) (int, error) { panic("stub") }
+// retry runs load again and again, with growing pauses, while the database fails to answer. Bad data
+// is no such failure.
+func (c *Core) retry(ctx context.Context, what string, load func() error) error {
+	pause := 10 * time.Millisecond
+	for logged := false; ; logged = true {
+		err := load()
+		if ctx.Err() != nil {
+			return err
+		}
+		if c.noteAnswer(err); isAnswer(err) {
+			return err
+		}
+		if !logged {
+			c.log.Error("database failed to answer; trying again", "op", what, "cause", err)
+		}
+		select {
+		case <-time.After(pause):
+			pause = min(2*pause, time.Second)
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
 
-// Close ends the link: the client closed its last descriptor.
-func (l *Link) Close() { panic("stub") }
+// waitView waits until the current view has reached tid.
+func (c *Core) waitView(ctx context.Context, tid zodb.Tid) error {
+	return c.waitMove(ctx, func() (bool, chan struct{}) { return c.view >= tid, c.viewMove })
+}
 
-// ZheadStream is one open of .wcfs/debug/zhead.
-type ZheadStream struct{}
+// waitHead waits until tid is announced.
+func (c *Core) waitHead(ctx context.Context, tid zodb.Tid) error {
+	return c.waitMove(ctx, func() (bool, chan struct{}) { return c.head >= tid, c.headMove })
+}
 
-// OpenZhead starts a stream of the tids announced from now on.
-func (c *Core) OpenZhead() *ZheadStream { panic("stub") }
+// waitMove waits until there says so; there is called with mu held and also returns what to wait for.
+func (c *Core) waitMove(ctx context.Context, there func() (bool, chan struct{})) error {
+	for {
+		c.mu.Lock()
+		ok, moved := there()
+		c.mu.Unlock()
+		if ok {
+			return nil
+		}
+		select {
+		case <-moved:
+		case <-ctx.Done():
+			return ErrInterrupted
+		case <-c.failed:
+			return ErrNotConn
+		}
+	}
+}
 
-// Read is as Link.Read.
-func (z *ZheadStream) Read(ctx context.Context, size int) ([]byte, error) { panic("stub") }
+// HeadFiles lists the oids known, ascending.
+func (c *Core) HeadFiles() []zodb.Oid {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	oids := make([]zodb.Oid, 0, len(c.files))
+	for oid := range c.files {
+		oids = append(oids, oid)
+	}
+	slices.Sort(oids)
+	return oids
+}
 
-// Close ends the stream.
-func (z *ZheadStream) Close() { panic("stub") }
+// file returns a known head file, or nil.
+func (c *Core) file(oid zodb.Oid) *HeadFile {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.files[oid]
+}

@@ -1,11 +1,64 @@
 package zcore
 
+import "sync"
+
 // Domain is a page cache together with the watches that protect its readers: the FUSE mount is one,
 // each remote guest is another. A read waits only for watches of its own domain.
 type Domain struct {
 	name  string
-	local bool
+	local bool // the FUSE mount: its clients are processes here, its page cache is controlled
+
+	mu     sync.Mutex
+	failed bool           // mu; a client did not acknowledge and there is no process to kill
+	onFail map[int]func() // mu
+	nextID int            // mu
 }
+
+func newDomain(name string, local bool) *Domain {
+	return &Domain{name: name, local: local, onFail: map[int]func(){}}
+}
+
+// NewDomain makes the domain of a remote guest.
+func (c *Core) NewDomain(name string) *Domain { return newDomain(name, false) }
 
 // Name is for logs.
 func (d *Domain) Name() string { return d.name }
+
+// OnFail has fn called when the domain fails: a front closes its connections then. The returned
+// function takes fn back. In a domain that has failed, fn is called at once.
+func (d *Domain) OnFail(fn func()) (forget func()) {
+	d.mu.Lock()
+	if d.failed {
+		d.mu.Unlock()
+		fn()
+		return func() {}
+	}
+	defer d.mu.Unlock()
+	id := d.nextID
+	d.nextID++
+	d.onFail[id] = fn
+	return func() {
+		d.mu.Lock()
+		defer d.mu.Unlock()
+		delete(d.onFail, id)
+	}
+}
+
+// fail ends the domain.
+func (d *Domain) fail() {
+	d.mu.Lock()
+	d.failed = true
+	fns := d.onFail
+	d.onFail = map[int]func(){}
+	d.mu.Unlock()
+	for _, fn := range fns {
+		fn()
+	}
+}
+
+// hasFailed reports whether the domain has failed.
+func (d *Domain) hasFailed() bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.failed
+}

@@ -1,0 +1,204 @@
+package zcore
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"wcfs/zcore/history"
+	"wcfs/zcore/zodb"
+)
+
+const (
+	dropParallel = 8                      // blocks invalidated at once
+	saveWait     = 100 * time.Millisecond // a store under @rev that takes longer goes on in the background
+	uploadMax    = 32 << 10               // READs up to this size are random access: the rest of the block is uploaded
+	uploads      = 4                      // uploads at once over all files
+	pageSize     = 4096
+)
+
+// dirty is what a batch changed of one file.
+type dirty struct {
+	f      *HeadFile
+	blks   map[Blk]change
+	size   int64 // after the batch
+	resize bool
+}
+
+// change is the first change of a block in a batch.
+type change struct {
+	tid  zodb.Tid
+	save history.Save
+}
+
+// dirty unites the deltas of a batch.
+func (c *Core) dirty(batch []zodb.Commit, deltas [][]history.FileDelta) map[zodb.Oid]*dirty {
+	out := map[zodb.Oid]*dirty{}
+	for i, ds := range deltas {
+		for _, d := range ds {
+			f := c.file(d.File.Oid)
+			if f == nil { // being looked up for the first time: nothing of it is cached
+				continue
+			}
+			x := out[d.File.Oid]
+			if x == nil {
+				x = &dirty{f: f, blks: map[Blk]change{}}
+				out[d.File.Oid] = x
+			}
+			for j, blk := range d.Blocks {
+				if _, twice := x.blks[blk]; !twice {
+					x.blks[blk] = change{batch[i].Tid, d.Old[j]}
+				}
+			}
+			x.size, x.resize = d.Size, x.resize || d.Resize
+		}
+	}
+	return out
+}
+
+// dropChanged removes what changed from the page cache, saving it for @rev where it can, then has
+// sizes and mtimes asked anew. It returns when no page with content older than t is left.
+func (c *Core) dropChanged(ctx context.Context, files map[zodb.Oid]*dirty, old, t zodb.Tid) error {
+	g, gctx := errgroup.WithContext(ctx)
+	g.SetLimit(dropParallel)
+	for _, d := range files {
+		for blk, ch := range d.blks {
+			g.Go(func() error { return c.dropBlk(gctx, d.f, blk, ch, t) })
+		}
+	}
+	if err := g.Wait(); err != nil {
+		return err
+	}
+	if c.pc == nil {
+		return nil
+	}
+	for oid, d := range files {
+		if was, _ := c.tail.Attr(d.f.h, old); d.resize && was%pageSize != 0 {
+			// The tail of the last page was filled with zeros; after growth they are wrong.
+			if err := c.pc.Invalidate(oid, was-was%pageSize, pageSize); err != nil {
+				return err
+			}
+		}
+		if err := c.pc.InvalidateAttr(oid); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// dropBlk saves and invalidates one block.
+func (c *Core) dropBlk(ctx context.Context, f *HeadFile, blk Blk, ch change, t zodb.Tid) error {
+	c.step(StepInvalidate)
+	if err := c.waitQuiet(ctx, f, blk, t); err != nil {
+		return err
+	}
+	if c.pc == nil {
+		return nil
+	}
+	unlock, err := f.lockBlk(ctx, blk)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	c.saveOld(ctx, f, blk, ch)
+	return c.pc.Invalidate(f.Oid(), int64(blk)*f.h.Blksize, f.h.Blksize)
+}
+
+// saveOld keeps the old content of a wholly cached block under its @rev. What the kernel returns is
+// taken only when it is what is known to have been loaded: a wrong page there would be for ever.
+func (c *Core) saveOld(ctx context.Context, f *HeadFile, blk Blk, ch change) {
+	if !ch.save.Hole && !ch.save.HasHash || f.h.Blksize%pageSize != 0 {
+		return
+	}
+	off := int64(blk) * f.h.Blksize
+	size, _ := c.tail.Attr(f.h, ch.tid-1)
+	if off+f.h.Blksize > size {
+		return
+	}
+	probe := make([]byte, pageSize)
+	if n, err := c.pc.Retrieve(f.Oid(), off, probe); err != nil || n < len(probe) {
+		return
+	}
+	data := make([]byte, f.h.Blksize)
+	if n, err := c.pc.Retrieve(f.Oid(), off, data); err != nil || n < len(data) {
+		return
+	}
+	want := ch.save.Hash
+	if ch.save.Hole {
+		want = c.tail.Hash(nil)
+	}
+	if c.tail.Hash(data) != want {
+		return
+	}
+	rev, err := c.tail.BlkRevAt(ctx, f.h, blk, ch.tid-1)
+	if err != nil {
+		return
+	}
+	stored := make(chan struct{})
+	go func() {
+		defer close(stored)
+		if err := c.pc.StoreRev(rev, f.Oid(), off, data); err != nil {
+			c.log.Debug("old block not kept in the page cache", "file", f.Oid(), "blk", blk, "rev", rev, "cause", err)
+		}
+	}()
+	select {
+	case <-stored:
+	case <-time.After(saveWait):
+	case <-ctx.Done():
+	}
+}
+
+// upload stores the whole of a block that was read in part, if it still is what was read.
+func (c *Core) upload(f *HeadFile, blk Blk, v zodb.Tid, m history.Mapping, b *history.Block) {
+	select {
+	case f.uploads <- struct{}{}:
+		defer func() { <-f.uploads }()
+	default:
+		return // enough going on; it is only a help
+	}
+	unlock, err := f.lockBlk(c.ctx, blk)
+	if err != nil {
+		return
+	}
+	defer unlock()
+	if !c.tail.Unchanged(f.h, blk, v, m) {
+		return
+	}
+	c.step(StepUpload)
+	data := b.Data
+	if int64(len(data)) < f.h.Blksize {
+		data = make([]byte, f.h.Blksize)
+		copy(data, b.Data)
+	}
+	if err := c.pc.Upload(f.Oid(), int64(blk)*f.h.Blksize, data); err != nil && !errors.Is(err, context.Canceled) {
+		c.log.Debug("block not uploaded", "file", f.Oid(), "blk", blk, "cause", err)
+	}
+}
+
+// lockBlk takes the lock that makes uploads and invalidations of one block follow each other. No
+// request handler takes it: it is held while the kernel waits for page locks.
+func (f *HeadFile) lockBlk(ctx context.Context, blk Blk) (unlock func(), err error) {
+	for {
+		f.mu.Lock()
+		busy := f.cacheLock[blk]
+		if busy == nil {
+			mine := make(chan struct{})
+			f.cacheLock[blk] = mine
+			f.mu.Unlock()
+			return func() {
+				f.mu.Lock()
+				delete(f.cacheLock, blk)
+				f.mu.Unlock()
+				close(mine)
+			}, nil
+		}
+		f.mu.Unlock()
+		select {
+		case <-busy:
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	}
+}

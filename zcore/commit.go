@@ -1,0 +1,139 @@
+package zcore
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"golang.org/x/sync/errgroup"
+
+	"wcfs/zcore/history"
+	"wcfs/zcore/zodb"
+)
+
+// Run follows the database until ctx is done (nil) or following fails for good: then the core is in
+// EIO mode, everything answers ErrNotConn, and Run returns the cause.
+func (c *Core) Run(ctx context.Context) error {
+	defer c.cancel(context.Canceled)
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return c.follow(ctx) })
+	g.Go(func() error { return c.apply(ctx) })
+	g.Go(func() error { // EIO mode may be entered by others too
+		select {
+		case <-c.failed:
+			return c.Err()
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	})
+	if err := g.Wait(); err != nil && !errors.Is(err, context.Canceled) {
+		return err
+	}
+	return nil
+}
+
+// follow receives commits. A changed ZBigFile is noticed here, before any wait.
+func (c *Core) follow(ctx context.Context) error {
+	err := c.stor.Follow(ctx, c.tail.T0(), func(com zodb.Commit) error {
+		c.step(StepReceived)
+		if err := c.checkFiles(ctx, com); err != nil {
+			return err
+		}
+		c.mu.Lock()
+		c.queue = append(c.queue, com)
+		c.mu.Unlock()
+		select {
+		case c.queued <- struct{}{}:
+		default:
+		}
+		return nil
+	})
+	return c.failUnlessDone(ctx, err)
+}
+
+func (c *Core) failUnlessDone(ctx context.Context, err error) error {
+	if err != nil && ctx.Err() == nil {
+		c.fail(err)
+	}
+	return err
+}
+
+func (c *Core) checkFiles(ctx context.Context, com zodb.Commit) error {
+	return c.retry(ctx, "check files", func() error { return c.tail.CheckFiles(ctx, com) })
+}
+
+// apply takes the commits received so far as one batch, again and again.
+func (c *Core) apply(ctx context.Context) error {
+	for {
+		select {
+		case <-c.queued:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+		c.mu.Lock()
+		batch := c.queue
+		c.queue = nil
+		c.mu.Unlock()
+		if len(batch) == 0 {
+			continue
+		}
+		if err := c.commit(ctx, batch); err != nil {
+			return c.failUnlessDone(ctx, err)
+		}
+		c.tail.Trim()
+	}
+}
+
+// commit takes a batch through all steps. The next batch is published only after this one is announced,
+// so that a read that waits for the view never depends on the kernel.
+func (c *Core) commit(ctx context.Context, batch []zodb.Commit) error {
+	c.tail.Publish(batch)
+	c.step(StepPublished)
+	var deltas [][]history.FileDelta
+	for _, com := range batch {
+		if err := c.checkFiles(ctx, com); err != nil {
+			return err
+		}
+		var d []history.FileDelta
+		err := c.retry(ctx, "delta", func() (err error) {
+			d, err = c.tail.Delta(ctx, com)
+			return err
+		})
+		if err != nil {
+			return fmt.Errorf("commit %s: %w", com.Tid, err)
+		}
+		deltas = append(deltas, d)
+	}
+	c.step(StepDelta)
+	old, last := c.moveView(batch[len(batch)-1].Tid)
+	c.step(StepView)
+	if err := c.dropChanged(ctx, c.dirty(batch, deltas), old, last); err != nil {
+		return err
+	}
+	c.step(StepDropped)
+	for _, com := range batch {
+		c.announce(com.Tid)
+	}
+	c.step(StepAnnounced)
+	return nil
+}
+
+func (c *Core) moveView(tid zodb.Tid) (old, now zodb.Tid) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	old, c.view = c.view, tid
+	close(c.viewMove)
+	c.viewMove = make(chan struct{})
+	return old, tid
+}
+
+func (c *Core) announce(tid zodb.Tid) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.head = tid
+	close(c.headMove)
+	c.headMove = make(chan struct{})
+	for z := range c.zheads {
+		z.pushLocked(tid)
+	}
+}

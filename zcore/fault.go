@@ -1,0 +1,88 @@
+package zcore
+
+import (
+	"context"
+	"fmt"
+	"syscall"
+	"time"
+
+	"wcfs/zcore/watch"
+)
+
+// faulty deals with a client that did not acknowledge a pin, and returns when it can do no harm any
+// more: its process has ended, its domain has failed, or the core is in EIO mode.
+func (l *Link) faulty(pin watch.Pin, why string) {
+	l.fault.Do(func() {
+		l.c.log.Error("watch client is faulty", "file", pin.Oid, "blk", pin.Blk, "rev", pin.String(), "cause", why)
+		rev := "head"
+		if !pin.Head {
+			rev = pin.Rev.String()
+		}
+		l.push(0, fmt.Sprintf("fatal: pin #%d @%s: %s", pin.Blk, rev, why))
+		go func() {
+			defer close(l.killed)
+			l.settle()
+			l.end()
+		}()
+	})
+	<-l.killed
+}
+
+// settle gives the client a moment to read why, then kills it.
+func (l *Link) settle() {
+	limit := l.c.opts.PinTimeout
+	l.mu.Lock()
+	closed := l.closed
+	l.mu.Unlock()
+	if l.proc == nil {
+		l.drained(min(time.Second, limit/4))
+		l.dom.fail()
+		return
+	}
+	if closed {
+		if l.dies(min(limit/2, 3*time.Second)) { // it was dying anyway
+			return
+		}
+	} else {
+		l.drained(min(time.Second, limit/4))
+	}
+	if !l.proc.Alive() {
+		return
+	}
+	for _, sig := range []syscall.Signal{syscall.SIGBUS, syscall.SIGKILL} {
+		if err := l.proc.Signal(sig); err != nil {
+			l.c.log.Error("cannot signal faulty watch client", "pid", l.proc.Pid(), "signal", sig, "cause", err)
+		}
+		if l.dies(limit / 4) {
+			l.c.nKill.Add(1)
+			l.c.log.Error("faulty watch client killed", "pid", l.proc.Pid(), "signal", sig)
+			return
+		}
+	}
+	l.c.fail(fmt.Errorf("faulty watch client pid %d cannot be killed", l.proc.Pid()))
+}
+
+// dies waits for the client's process to end.
+func (l *Link) dies(limit time.Duration) bool {
+	ctx, cancel := context.WithTimeout(l.c.ctx, limit)
+	defer cancel()
+	return l.proc.Wait(ctx) == nil
+}
+
+// drained waits until the client has read what it was sent, or the link is closed.
+func (l *Link) drained(limit time.Duration) {
+	deadline := time.Now().Add(limit)
+	for time.Now().Before(deadline) {
+		l.mu.Lock()
+		done := len(l.out) == 0 || l.closed
+		l.mu.Unlock()
+		if done {
+			return
+		}
+		select {
+		case <-time.After(5 * time.Millisecond):
+		case <-l.c.ctx.Done():
+			return
+		}
+	}
+}

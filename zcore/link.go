@@ -1,0 +1,255 @@
+package zcore
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+
+	"wcfs/zcore/watch"
+	"wcfs/zcore/zodb"
+)
+
+// Link is one open of head/watch.
+type Link struct {
+	c    *Core
+	dom  *Domain
+	proc Process // nil where there is no process to kill
+
+	ctx    context.Context // ends when the link has ended: nothing of it is waited for any more
+	cancel context.CancelCauseFunc
+	more   chan struct{} // cap 1; told when out grew or ended
+
+	mu     sync.Mutex
+	out    []byte                    // mu; lines for the client
+	ended  bool                      // mu; no more lines: end of file after out
+	in     []byte                    // mu; an incomplete line of the client's
+	deaf   bool                      // mu; what the client writes is ignored
+	closed bool                      // mu; the client closed its last descriptor
+	stream uint64                    // mu; last stream a request of ours went out on
+	asked  map[uint64]*asked         // mu; our requests without a reply
+	byOid  map[zodb.Oid]*watchOnLink // mu
+
+	fault  sync.Once
+	killed chan struct{} // closed when a faulty client has been dealt with
+}
+
+// asked is a request of the server's under way.
+type asked struct {
+	reply chan string   // cap 1
+	late  bool          // nobody wants the reply any more
+	gone  chan struct{} // closed when the link is closed by the client
+}
+
+var (
+	errLinkEnded    = errors.New("watch link has ended")
+	errDomainFailed = fmt.Errorf("a client of this guest did not acknowledge a pin: %w", ErrIO)
+)
+
+// OpenLink opens a watch link for a client in dom; proc is the process to kill if it does not
+// acknowledge, nil where there is none.
+func (c *Core) OpenLink(dom *Domain, proc Process) (*Link, error) {
+	if c.isFailed() {
+		return nil, ErrNotConn
+	}
+	l := &Link{
+		c: c, dom: dom, proc: proc, more: make(chan struct{}, 1),
+		asked: map[uint64]*asked{}, byOid: map[zodb.Oid]*watchOnLink{}, killed: make(chan struct{}),
+	}
+	l.ctx, l.cancel = context.WithCancelCause(c.ctx)
+	c.nLink.Add(1)
+	return l, nil
+}
+
+// Read returns at least one byte and at most size of the lines for the client; it blocks until there
+// are some. At the end of the link: 0 bytes.
+func (l *Link) Read(ctx context.Context, size int) ([]byte, error) {
+	for {
+		l.mu.Lock()
+		n := min(size, len(l.out))
+		p, ended := l.out[:n:n], l.ended
+		l.out = l.out[n:]
+		l.mu.Unlock()
+		if n > 0 || ended || size <= 0 {
+			if ended {
+				l.wake() // for other readers
+			}
+			return p, nil
+		}
+		select {
+		case <-l.more:
+		case <-ctx.Done():
+			return nil, ErrInterrupted
+		case <-l.c.failed:
+			return nil, ErrNotConn
+		}
+	}
+}
+
+func (l *Link) wake() {
+	select {
+	case l.more <- struct{}{}:
+	default:
+	}
+}
+
+// push queues a line for the client.
+func (l *Link) push(stream uint64, msg string) {
+	l.mu.Lock()
+	if !l.ended {
+		l.out = append(l.out, watch.Line(stream, msg)...)
+	}
+	l.mu.Unlock()
+	l.wake()
+}
+
+// Write takes bytes from the client; lines may come in pieces.
+func (l *Link) Write(ctx context.Context, p []byte) (int, error) {
+	if l.c.isFailed() {
+		return 0, ErrNotConn
+	}
+	l.mu.Lock()
+	if l.deaf {
+		l.mu.Unlock()
+		return len(p), nil
+	}
+	l.in = append(l.in, p...)
+	var lines []string
+	for {
+		i := bytes.IndexByte(l.in, '\n')
+		if i < 0 {
+			break
+		}
+		lines = append(lines, string(l.in[:i+1]))
+		l.in = l.in[i+1:]
+	}
+	tooLong := ""
+	if len(l.in) > watch.MaxLine {
+		tooLong = string(l.in[:80])
+	}
+	l.mu.Unlock()
+	for _, line := range lines {
+		l.handle(line)
+	}
+	if tooLong != "" {
+		l.hangUp(fmt.Sprintf("invalid frame: %q (line is too long)", tooLong))
+	}
+	return len(p), nil
+}
+
+// handle does one line of the client's.
+func (l *Link) handle(line string) {
+	l.mu.Lock()
+	deaf := l.deaf
+	l.mu.Unlock()
+	if deaf {
+		return
+	}
+	stream, msg, err := watch.Frame(line)
+	switch {
+	case err != nil:
+		l.hangUp(err.Error())
+	case stream%2 == 0:
+		l.gotReply(stream, msg)
+	case msg == "bye":
+		l.end()
+	default:
+		r, err := watch.ParseRequest(msg)
+		if err != nil {
+			l.push(stream, "error "+err.Error())
+			return
+		}
+		l.request(stream, r)
+	}
+}
+
+// gotReply gives a reply to whoever waits for it.
+func (l *Link) gotReply(stream uint64, msg string) {
+	l.mu.Lock()
+	a := l.asked[stream]
+	delete(l.asked, stream)
+	l.mu.Unlock()
+	if a == nil {
+		l.hangUp(fmt.Sprintf("%d: reply on unexpected stream", stream))
+		return
+	}
+	if !a.late {
+		a.reply <- msg
+	}
+}
+
+// ask sends a request on the next stream, or returns nil if the client has closed the link.
+func (l *Link) ask(msg string) (uint64, *asked) {
+	l.mu.Lock()
+	if l.closed {
+		l.mu.Unlock()
+		return 0, nil
+	}
+	l.stream += 2
+	stream, a := l.stream, &asked{reply: make(chan string, 1), gone: make(chan struct{})}
+	l.asked[stream] = a
+	l.mu.Unlock()
+	l.push(stream, msg)
+	return stream, a
+}
+
+// forgetReply has the reply to a request ignored, whatever it is.
+func (l *Link) forgetReply(stream uint64) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if a := l.asked[stream]; a != nil {
+		a.late = true
+	}
+}
+
+// hangUp ends the link because of what the client wrote; the client is told why, and not killed.
+func (l *Link) hangUp(why string) {
+	l.push(0, "error: "+why)
+	l.end()
+}
+
+// end ends the link in peace: pins under way are cancelled, watches are gone, the client reads EOF.
+func (l *Link) end() {
+	l.mu.Lock()
+	l.deaf, l.ended = true, true
+	l.mu.Unlock()
+	l.wake()
+	l.stop(errLinkEnded)
+}
+
+// stop removes all watches and ends whatever waits for the link.
+func (l *Link) stop(cause error) {
+	l.cancel(cause)
+	l.mu.Lock()
+	ws := l.byOid
+	l.byOid = map[zodb.Oid]*watchOnLink{}
+	l.mu.Unlock()
+	for _, on := range ws {
+		if on.w != nil {
+			on.w.remove()
+		}
+	}
+}
+
+// Close ends the link: the client closed its last descriptor. With a pin that was sent and is not
+// acknowledged that is a fault.
+func (l *Link) Close() {
+	l.c.nLink.Add(-1)
+	l.mu.Lock()
+	ended := l.ended
+	l.deaf, l.ended, l.closed = true, true, true
+	owed := false
+	for _, a := range l.asked {
+		owed = owed || !a.late
+		close(a.gone)
+	}
+	l.mu.Unlock()
+	l.wake()
+	if !owed || ended || l.ctx.Err() != nil {
+		l.stop(errLinkEnded)
+	}
+	if l.proc != nil {
+		context.AfterFunc(l.ctx, l.proc.Close)
+	}
+}

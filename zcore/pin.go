@@ -1,0 +1,230 @@
+package zcore
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"wcfs/zcore/watch"
+	"wcfs/zcore/zodb"
+)
+
+// pinned is what a client was told about one block.
+type pinned struct {
+	target zodb.Tid  // the last that was queued, or what the client shows when queue is empty
+	queue  []*pinMsg // not acknowledged; the first is being sent or has been
+	at     zodb.Tid  // the watch's at for which target was decided
+	view   zodb.Tid  // the view as of which it was
+}
+
+// pinMsg is one pin message.
+type pinMsg struct {
+	rev  zodb.Tid      // tidHead: back to the head file
+	done chan struct{} // closed when acknowledged, or when the client does not matter any more
+	err  error         // set before done is closed: the client is still there, and cannot be protected
+}
+
+// wantLocked has a block shown at rev, as decided for at at view v. It returns the message to wait
+// for, or nil when the client shows that already. w.mu must be held.
+func (w *clientWatch) wantLocked(blk Blk, rev, at, v zodb.Tid) *pinMsg {
+	if w.gone {
+		return nil
+	}
+	p := w.pins[blk]
+	if p == nil {
+		if rev == tidHead {
+			return nil
+		}
+		p = &pinned{target: tidHead}
+		w.pins[blk] = p
+	}
+	if p.at != at || p.view <= v { // else a newer decision for the same at stands
+		p.at, p.view = at, v
+		if p.target != rev {
+			w.countPinned(p.target, rev)
+			p.target = rev
+			p.queue = append(p.queue, &pinMsg{rev: rev, done: make(chan struct{})})
+			if len(p.queue) == 1 {
+				go w.send(blk, p)
+			}
+		}
+	}
+	if n := len(p.queue); n > 0 {
+		return p.queue[n-1]
+	}
+	return nil
+}
+
+func (w *clientWatch) countPinned(was, now zodb.Tid) {
+	switch {
+	case was == tidHead:
+		w.l.c.nPinned.Add(1)
+	case now == tidHead:
+		w.l.c.nPinned.Add(-1)
+	}
+}
+
+// send sends the messages of one block, each after the one before it was acknowledged.
+func (w *clientWatch) send(blk Blk, p *pinned) {
+	for {
+		w.mu.Lock()
+		if len(p.queue) == 0 {
+			if p.target == tidHead && w.pins[blk] == p {
+				delete(w.pins, blk)
+			}
+			w.mu.Unlock()
+			return
+		}
+		msg := p.queue[0]
+		w.mu.Unlock()
+		msg.err = w.sendOne(blk, msg.rev)
+		w.mu.Lock()
+		p.queue = p.queue[1:]
+		w.mu.Unlock()
+		close(msg.done)
+	}
+}
+
+// sendOne sends a pin and waits until it is acknowledged, or until the client does not matter any more.
+func (w *clientWatch) sendOne(blk Blk, rev zodb.Tid) error {
+	l := w.l
+	pin := watch.Pin{Oid: w.f.Oid(), Blk: blk, Rev: rev, Head: rev == tidHead}
+	if !pin.Head {
+		release, err := w.keepRev(rev)
+		if err != nil {
+			return l.after()
+		}
+		defer release()
+	}
+	l.c.step(StepPinSend)
+	if w.ctx.Err() != nil {
+		return l.after()
+	}
+	stream, a := l.ask(pin.String())
+	if a == nil { // closed already: others see to the client, or it owed nothing
+		<-l.ctx.Done()
+		return l.after()
+	}
+	l.c.nPin.Add(1)
+	if why := w.waitAck(stream, a); why != "" {
+		l.faulty(pin, why)
+	}
+	return l.after()
+}
+
+// after tells what the end of a pin means for those who wait for it: only where a client cannot be
+// protected and lives on must they not go on either.
+func (l *Link) after() error {
+	switch {
+	case l.c.isFailed():
+		return ErrNotConn
+	case l.dom.hasFailed():
+		return errDomainFailed
+	}
+	return nil
+}
+
+// keepRev has the attributes of the file at rev ready while the client re-maps.
+func (w *clientWatch) keepRev(rev zodb.Tid) (release func(), err error) {
+	c := w.l.c
+	err = c.retry(w.ctx, "pin", func() error {
+		release, err = c.keepRev(w.ctx, rev, w.f.Oid())
+		return err
+	})
+	if err != nil && w.ctx.Err() == nil { // bad data: the client will find out when it opens the file
+		return func() {}, nil
+	}
+	return release, err
+}
+
+// waitAck waits for the reply to a pin; it returns what is wrong, or "". While the database does not
+// answer the clock stands still.
+func (w *clientWatch) waitAck(stream uint64, a *asked) (why string) {
+	l := w.l
+	limit := l.c.opts.PinTimeout
+	tick := time.NewTicker(max(limit/100, time.Millisecond))
+	defer tick.Stop()
+	last := time.Now()
+	var used time.Duration
+	for {
+		select {
+		case msg := <-a.reply:
+			if msg == "ack" {
+				return ""
+			}
+			return fmt.Sprintf("expect %q; got %q", "ack", msg)
+		case <-a.gone:
+			if l.ctx.Err() != nil || w.ctx.Err() != nil {
+				return ""
+			}
+			return "watch link closed"
+		case <-w.ctx.Done():
+			l.forgetReply(stream)
+			return ""
+		case now := <-tick.C:
+			if l.c.reachable() {
+				used += now.Sub(last)
+			}
+			last = now
+			if used >= limit {
+				return fmt.Sprintf("no reply within %s", limit)
+			}
+		}
+	}
+}
+
+// pinReaders has every watch that must not see a block as of view v pin it, and waits for all.
+func (f *HeadFile) pinReaders(ctx context.Context, dom *Domain, blk Blk, v zodb.Tid) error {
+	ws := f.watchesBelow(dom, f.c.tail.RevUpper(f.h, blk, v))
+	if len(ws) == 0 {
+		return nil
+	}
+	rev, err := f.c.tail.BlkRevAt(ctx, f.h, blk, v)
+	if err != nil {
+		return f.c.ioError(ctx, err, "history of block of", f.Oid(), v)
+	}
+	var msgs []*pinMsg
+	for _, w := range ws {
+		m, err := w.protect(ctx, blk, rev, v)
+		if err != nil {
+			return f.c.ioError(ctx, err, "history of block of", f.Oid(), v)
+		}
+		if m != nil {
+			msgs = append(msgs, m)
+		}
+	}
+	for _, m := range msgs {
+		select {
+		case <-m.done:
+			if m.err != nil {
+				return m.err
+			}
+		case <-f.c.failed:
+			return ErrNotConn
+		case <-ctx.Done():
+			return ErrInterrupted
+		}
+	}
+	return nil
+}
+
+// protect decides, for the at that the watch has in the very critical section, whether the block as of
+// view v, last changed at rev, may be shown to it.
+func (w *clientWatch) protect(ctx context.Context, blk Blk, rev, v zodb.Tid) (*pinMsg, error) {
+	at := w.atNow()
+	for at < rev {
+		want, err := w.f.c.tail.BlkRevAt(ctx, w.f.h, blk, at)
+		if err != nil {
+			return nil, err
+		}
+		w.mu.Lock()
+		if w.at == at {
+			m := w.wantLocked(blk, want, at, v)
+			w.mu.Unlock()
+			return m, nil
+		}
+		at = w.at
+		w.mu.Unlock()
+	}
+	return nil, nil
+}

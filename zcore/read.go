@@ -1,0 +1,298 @@
+package zcore
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"wcfs/zcore/history"
+	"wcfs/zcore/zdata"
+	"wcfs/zcore/zodb"
+)
+
+// Blk is the number of a block in its file.
+type Blk = zdata.Blk
+
+// HeadFile is a bigfile under head/. Once looked up it is known until the server ends.
+type HeadFile struct {
+	c *Core
+	h *history.File
+
+	shown   atomic.Int64  // largest size that was ever announced, bytes
+	uploads chan struct{} // bounds uploads at once
+
+	reads map[Blk]*blkReads // Core.mu
+	swept time.Time         // Core.mu
+
+	mu        sync.Mutex
+	watches   map[*Domain]*watchTable // mu
+	cacheLock map[Blk]chan struct{}   // mu; held per block over uploads and invalidations
+}
+
+// FileAttr are the attributes of a bigfile.
+type FileAttr struct {
+	Size    int64 // bytes
+	Blksize int64 // bytes
+	Mtime   time.Time
+}
+
+// Oid is the ZBigFile's.
+func (f *HeadFile) Oid() zodb.Oid { return f.h.Oid }
+
+// Lookup finds the bigfile oid at head. ErrInvalid when it is none, ErrIO when the database fails.
+func (c *Core) Lookup(ctx context.Context, oid zodb.Oid) (*HeadFile, error) {
+	if c.isFailed() {
+		return nil, ErrNotConn
+	}
+	if f := c.file(oid); f != nil {
+		return f, nil
+	}
+	ctx, done := c.within(ctx)
+	defer done()
+	for {
+		h, wait, err := c.lookupOnce(ctx, oid)
+		switch {
+		case err != nil:
+			return nil, err
+		case wait == 0:
+			return c.addFile(h), nil
+		}
+		if err := c.waitView(ctx, wait); err != nil {
+			return nil, err
+		}
+	}
+}
+
+// lookupOnce looks a file up as of the current view; wait is the view to wait for if that is outdated.
+func (c *Core) lookupOnce(ctx context.Context, oid zodb.Oid) (h *history.File, wait zodb.Tid, err error) {
+	hold := c.tail.Hold(0)
+	defer hold.Release()
+	c.mu.Lock()
+	v := c.view
+	c.mu.Unlock()
+	bf, err := c.tail.BigFile(ctx, oid, v)
+	if err != nil {
+		return nil, 0, c.lookupError(ctx, err, oid, v)
+	}
+	epoch, err := c.tail.Epoch(ctx, bf)
+	if err != nil {
+		return nil, 0, c.ioError(ctx, err, "lookup", oid, v)
+	}
+	size, path, err := c.tail.Size(ctx, bf, v)
+	if err != nil {
+		return nil, 0, c.ioError(ctx, err, "lookup", oid, v)
+	}
+	c.noteAnswer(nil)
+	h, wait = c.tail.AddFile(v, bf, epoch, size, path)
+	return h, wait, nil
+}
+
+// lookupError tells objects that are no bigfiles from a database that fails.
+func (c *Core) lookupError(ctx context.Context, err error, oid zodb.Oid, at zodb.Tid) error {
+	if zodb.IsAbsent(err) || errors.Is(err, zdata.ErrNotBigFile) {
+		return ErrInvalid
+	}
+	return c.ioError(ctx, err, "lookup", oid, at)
+}
+
+func (c *Core) addFile(h *history.File) *HeadFile {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if f := c.files[h.Oid]; f != nil {
+		return f
+	}
+	f := &HeadFile{
+		c: c, h: h, uploads: make(chan struct{}, uploads), reads: map[Blk]*blkReads{},
+		watches: map[*Domain]*watchTable{}, cacheLock: map[Blk]chan struct{}{},
+	}
+	c.files[h.Oid] = f
+	return f
+}
+
+// Attr waits neither for pins nor for page cache work.
+func (f *HeadFile) Attr(ctx context.Context) (FileAttr, error) {
+	if f.c.isFailed() {
+		return FileAttr{}, ErrNotConn
+	}
+	size, mtime := f.sizeNow()
+	for old := f.shown.Load(); old < size && !f.shown.CompareAndSwap(old, size); old = f.shown.Load() {
+	}
+	return FileAttr{Size: size, Blksize: f.h.Blksize, Mtime: mtime.Time()}, nil
+}
+
+func (f *HeadFile) sizeNow() (size int64, mtime zodb.Tid) {
+	f.c.mu.Lock()
+	v := f.c.view
+	f.c.mu.Unlock()
+	return f.c.tail.Attr(f.h, v)
+}
+
+// Read reads [off, off+size) for a client in dom; it may wait for pins of dom's watches.
+//
+// Through a page cache a read inside a size that was once announced is answered in full, with zeros
+// past the end: a short answer would leave pages of zeros behind and shrink the file.
+func (f *HeadFile) Read(ctx context.Context, dom *Domain, size int, off int64) (Data, error) {
+	if f.c.isFailed() {
+		return Data{}, ErrNotConn
+	}
+	if dom.hasFailed() {
+		return Data{}, errDomainFailed
+	}
+	end, _ := f.sizeNow()
+	if dom.local {
+		end = max(end, f.shown.Load())
+	}
+	if off < 0 || off >= end || size <= 0 {
+		return Data{}, nil
+	}
+	size = int(min(int64(size), end-off))
+	ctx, done := f.c.within(ctx)
+	defer done()
+
+	parts := splitBlocks(off, size, f.h.Blksize)
+	got := make([]blkData, len(parts))
+	errs := make([]error, len(parts))
+	var wg sync.WaitGroup
+	for i := range parts[1:] {
+		wg.Go(func() { got[i+1], errs[i+1] = f.readBlk(ctx, dom, parts[i+1].blk) })
+	}
+	got[0], errs[0] = f.readBlk(ctx, dom, parts[0].blk)
+	wg.Wait()
+	if err := errors.Join(errs...); err != nil {
+		for _, g := range got {
+			if g.r != nil {
+				g.r.end()
+			}
+		}
+		return Data{}, firstError(errs)
+	}
+	return f.answer(dom, size, parts, got), nil
+}
+
+// answer makes the reply; what follows it is done once it is written.
+func (f *HeadFile) answer(dom *Domain, size int, parts []part, got []blkData) Data {
+	var d Data
+	for i, p := range parts {
+		d.Pieces = f.c.appendPieces(d.Pieces, got[i].b.Data, p.off, p.len)
+	}
+	d.Done = func() {
+		for _, g := range got {
+			g.r.end()
+		}
+		if dom.local && f.c.pc != nil && size <= uploadMax && int64(size) < f.h.Blksize {
+			for _, g := range got {
+				f.maybeUpload(g)
+			}
+		}
+	}
+	return d
+}
+
+// maybeUpload has the whole block of a small READ uploaded in the background.
+func (f *HeadFile) maybeUpload(g blkData) {
+	end, _ := f.sizeNow()
+	if g.m.Hole || f.h.Blksize%pageSize != 0 || (int64(g.r.blk)+1)*f.h.Blksize > end {
+		return
+	}
+	go f.c.upload(f, g.r.blk, g.r.view, g.m, g.b)
+}
+
+func firstError(errs []error) error {
+	for _, err := range errs {
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// blkData is a block as a reader may be shown it: every older watch of its domain is pinned.
+type blkData struct {
+	r *read
+	m history.Mapping
+	b *history.Block
+}
+
+// readBlk is the order of events of a read: view, look up, track and check, load, pins.
+func (f *HeadFile) readBlk(ctx context.Context, dom *Domain, blk Blk) (blkData, error) {
+	c := f.c
+	r := f.beginRead(dom, blk)
+	m, err := f.trackBlk(ctx, r)
+	if err != nil {
+		r.end()
+		return blkData{}, err
+	}
+	c.step(StepReadTrack)
+	b := &history.Block{}
+	if !m.Hole {
+		if b, err = c.tail.Block(ctx, m.ZBlk, r.view, f.h.Blksize); err != nil {
+			r.end()
+			return blkData{}, c.ioError(ctx, err, "read block", m.ZBlk, r.view)
+		}
+		c.noteAnswer(nil)
+		c.tail.Loaded(f.h, blk, r.view, m, b.Serial, b.Hash)
+	}
+	c.step(StepReadLoad)
+	if err := f.pinReaders(ctx, dom, blk, r.view); err != nil {
+		r.end()
+		return blkData{}, err
+	}
+	c.step(StepReadPins)
+	return blkData{r, m, b}, nil
+}
+
+// trackBlk looks the block up and tracks it, until no published commit after the view touches that.
+func (f *HeadFile) trackBlk(ctx context.Context, r *read) (history.Mapping, error) {
+	c := f.c
+	for {
+		c.step(StepReadView)
+		m, path, err := c.tail.Lookup(ctx, f.h.BigFile, r.blk, r.view)
+		if err != nil {
+			return m, c.ioError(ctx, err, "look up block", f.Oid(), r.view)
+		}
+		c.step(StepReadFound)
+		wait := c.tail.Track(f.h, r.blk, r.view, m, path)
+		if wait == 0 {
+			return m, nil
+		}
+		if err := c.waitView(ctx, wait); err != nil {
+			return m, err
+		}
+		r.renew()
+	}
+}
+
+// part is the piece of a read that falls into one block.
+type part struct {
+	blk Blk
+	off int64 // in the block
+	len int
+}
+
+func splitBlocks(off int64, size int, blksize int64) []part {
+	var parts []part
+	for size > 0 {
+		o := off % blksize
+		n := int(min(int64(size), blksize-o))
+		parts = append(parts, part{Blk(off / blksize), o, n})
+		off, size = off+int64(n), size-n
+	}
+	return parts
+}
+
+// appendPieces appends n bytes at off of a block whose trailing zeros are cut.
+func (c *Core) appendPieces(ps []Piece, data []byte, off int64, n int) []Piece {
+	if off < int64(len(data)) {
+		k := min(n, len(data)-int(off))
+		ps = append(ps, Piece{Mem: data[off : off+int64(k)]})
+		n -= k
+	}
+	for n > 0 {
+		k := min(n, len(c.zeros))
+		ps = append(ps, Piece{Mem: c.zeros[:k]})
+		n -= k
+	}
+	return ps
+}

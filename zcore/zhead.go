@@ -1,0 +1,69 @@
+package zcore
+
+import (
+	"context"
+
+	"wcfs/zcore/zodb"
+)
+
+// ZheadStream is one open of .wcfs/debug/zhead: a line for every commit announced since.
+type ZheadStream struct {
+	c    *Core
+	tids []zodb.Tid    // Core.mu; announced, not read yet
+	part []byte        // Core.mu; rest of a line that did not fit
+	more chan struct{} // cap 1; told when tids grew
+}
+
+// OpenZhead starts a stream of the tids announced from now on.
+func (c *Core) OpenZhead() *ZheadStream {
+	z := &ZheadStream{c: c, more: make(chan struct{}, 1)}
+	c.mu.Lock()
+	c.zheads[z] = struct{}{}
+	c.mu.Unlock()
+	return z
+}
+
+// pushLocked adds a tid. Core.mu must be held.
+func (z *ZheadStream) pushLocked(tid zodb.Tid) {
+	z.tids = append(z.tids, tid)
+	select {
+	case z.more <- struct{}{}:
+	default:
+	}
+}
+
+// Read is as Link.Read.
+func (z *ZheadStream) Read(ctx context.Context, size int) ([]byte, error) {
+	for {
+		if p := z.take(size); len(p) > 0 || size <= 0 {
+			return p, nil
+		}
+		select {
+		case <-z.more:
+		case <-ctx.Done():
+			return nil, ErrInterrupted
+		case <-z.c.failed:
+			return nil, ErrNotConn
+		}
+	}
+}
+
+func (z *ZheadStream) take(size int) []byte {
+	z.c.mu.Lock()
+	defer z.c.mu.Unlock()
+	for len(z.part) < size && len(z.tids) > 0 {
+		z.part = append(z.part, z.tids[0].String()+"\n"...)
+		z.tids = z.tids[1:]
+	}
+	n := min(size, len(z.part))
+	p := z.part[:n:n]
+	z.part = append([]byte(nil), z.part[n:]...)
+	return p
+}
+
+// Close ends the stream.
+func (z *ZheadStream) Close() {
+	z.c.mu.Lock()
+	defer z.c.mu.Unlock()
+	delete(z.c.zheads, z)
+}
