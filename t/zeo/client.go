@@ -17,13 +17,12 @@ import (
 
 // Client is a Python ZEO client in a process of its own (client.py). It does one thing at a time.
 type Client struct {
-	t     testing.TB
-	mu    sync.Mutex // guards in and out, for a question and its answer
-	in    io.WriteCloser
-	out   *bufio.Reader
-	cmd   *exec.Cmd
-	log   strings.Builder
-	wrote bool
+	t   testing.TB
+	mu  sync.Mutex // guards in and out, for a question and its answer
+	in  io.WriteCloser
+	out *bufio.Reader
+	cmd *exec.Cmd
+	log strings.Builder
 }
 
 // Client connects a Python client to the server.
@@ -70,6 +69,12 @@ func NewClient(t testing.TB, cfg Config, addr string) *Client {
 		t.Fatalf("the Python client did not start: %v", err)
 	}
 	return c
+}
+
+// Close ends the client.
+func (c *Client) Close() {
+	c.in.Close()
+	c.cmd.Wait()
 }
 
 type question map[string]any

@@ -12,7 +12,7 @@ from transaction import TransactionManager
 from ZEO.ClientStorage import ClientStorage
 from ZODB.POSException import POSKeyError
 from ZODB.serialize import referencesf
-from ZODB.utils import p64
+from ZODB.utils import maxtid, p64
 from ZODB.Connection import TransactionMetaData
 
 
@@ -40,11 +40,16 @@ class Client:
         return {'tid': self.s.lastTransaction().hex()}
 
     def serial(self, oid):
+        """What a store of oid must name: what is loaded, or else what the history ends with."""
         try:
-            h = self.s.history(oid, 1)
+            r = self.s._call('loadBefore', oid, maxtid)
+            return r[1] if r else p64(0)
+        except POSKeyError:
+            pass
+        try:
+            return self.s.history(oid, 1)[0]['tid']
         except POSKeyError:
             return p64(0)
-        return h[0]['tid']
 
     def commit(self, objects, deletes=(), serials=None):
         """objects: [oid, data] each; deletes: oids. Known serials spare a question."""
@@ -111,7 +116,7 @@ class Client:
         """Seconds to load these objects past the cache."""
         import time
         b = bytes.fromhex(before)
-        call = self.s._call if hasattr(self.s, '_call') else self.s._server.call
+        call = self.s._call
         t0 = time.perf_counter()
         n = 0
         for oid in oids:

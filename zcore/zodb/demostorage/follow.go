@@ -1,0 +1,88 @@
+package demostorage
+
+import (
+	"context"
+	"errors"
+
+	"wcfs/zcore/zodb"
+)
+
+// Follow implements zodb.Storage. The base's commits up to the head it is looked at come first, in
+// their places among those of the changes; after that only the changes are followed.
+func (s *Storage) Follow(ctx context.Context, after zodb.Tid, fn func(zodb.Commit) error) error {
+	base, err := s.baseCommits(ctx, after)
+	if err != nil {
+		return err
+	}
+	pass := func(before zodb.Tid) error {
+		for len(base) > 0 && base[0].Tid < before {
+			c := base[0]
+			base = base[1:]
+			if err := fn(c); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	// The base's commits after the changes' present head need not wait for a commit.
+	head, err := s.changes.Head(ctx)
+	if err != nil {
+		return err
+	}
+	if head <= after {
+		if err := pass(zodb.TidMax); err != nil {
+			return err
+		}
+	}
+	return s.changes.Follow(ctx, after, func(c zodb.Commit) error {
+		if err := pass(c.Tid); err != nil {
+			return err
+		}
+		if len(base) > 0 && base[0].Tid == c.Tid { // one tid, two transactions: all their objects
+			c.Oids = union(c.Oids, base[0].Oids)
+			base = base[1:]
+		}
+		if err := fn(c); err != nil {
+			return err
+		}
+		if c.Tid >= head {
+			return pass(zodb.TidMax)
+		}
+		return nil
+	})
+}
+
+var errDone = errors.New("the base has been read")
+
+// baseCommits returns the base's commits after a tid, up to the head it is looked at.
+func (s *Storage) baseCommits(ctx context.Context, after zodb.Tid) ([]zodb.Commit, error) {
+	var list []zodb.Commit
+	if after >= s.baseHead {
+		return nil, nil
+	}
+	err := s.base.Follow(ctx, after, func(c zodb.Commit) error {
+		if c.Tid <= s.baseHead {
+			list = append(list, c)
+		}
+		if c.Tid >= s.baseHead {
+			return errDone
+		}
+		return nil
+	})
+	if !errors.Is(err, errDone) {
+		return nil, err
+	}
+	return list, nil
+}
+
+func union(a, b []zodb.Oid) []zodb.Oid {
+	seen := make(map[zodb.Oid]bool, len(a)+len(b))
+	var all []zodb.Oid
+	for _, oid := range append(append([]zodb.Oid{}, a...), b...) {
+		if !seen[oid] {
+			seen[oid] = true
+			all = append(all, oid)
+		}
+	}
+	return all
+}
