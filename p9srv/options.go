@@ -39,7 +39,6 @@ type Options struct {
 	HandshakeTimeout time.Duration `name:"9p-handshake-timeout" default:"10s" help:"A new connection must have sent Tversion by then."`
 	StallTimeout     time.Duration `name:"9p-stall-timeout" default:"30s" help:"A message must have arrived whole this long after its first byte."`
 	WriteTimeout     time.Duration `name:"9p-write-timeout" default:"60s" help:"A client must take a reply within this."`
-	Heartbeat        time.Duration `name:"9p-heartbeat" default:"5s" help:"A read of a watch file is answered with a blank line when there was no message for this long."`
 
 	// Tree is what is served.
 	Tree Tree `kong:"-"`
@@ -106,7 +105,6 @@ func (o *Options) check() error {
 		{"--9p-handshake-timeout", &o.HandshakeTimeout, 10 * time.Second},
 		{"--9p-stall-timeout", &o.StallTimeout, 30 * time.Second},
 		{"--9p-write-timeout", &o.WriteTimeout, time.Minute},
-		{"--9p-heartbeat", &o.Heartbeat, 5 * time.Second},
 	} {
 		if err := within(l.name, l.v, l.def, time.Millisecond, 24*time.Hour); err != nil {
 			return err

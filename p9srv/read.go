@@ -1,8 +1,7 @@
 package p9srv
 
 import (
-	"context"
-	"errors"
+	"bytes"
 
 	"github.com/hugelgupf/p9/linux"
 
@@ -128,34 +127,22 @@ func inMemory(d *tree.Data) error {
 	return nil
 }
 
-var errHeartbeat = errors.New("no message for a while")
-
-// readStream waits for a message. When the request is flushed, or there is none for a while, the reply is
-// a blank line: clients skip those, and nothing is lost by it.
+// readStream waits for a message; the tree pads it. When the request is flushed the reply is a blank line:
+// clients skip those, and nothing is lost by it.
 func (r *request) readStream() error {
 	if r.msg.count > freeStream {
 		if err := r.take(); err != nil {
 			return errnoOf(err)
 		}
 	}
-	ctx, cancel := context.WithTimeoutCause(r.ctx, r.s.srv.opts.Heartbeat, errHeartbeat)
-	defer cancel()
-	d, err := r.file.handle.Read(ctx, int(r.msg.count), int64(r.msg.offset))
+	d, err := r.file.handle.Read(r.ctx, int(r.msg.count), int64(r.msg.offset))
 	switch {
 	case err == nil:
 		r.data = d
-	case ctx.Err() != nil:
-		r.data = tree.Data{Pieces: []zcore.Piece{{Mem: blank(int(r.msg.count))}}}
+	case r.ctx.Err() != nil:
+		r.data = tree.Data{Pieces: []zcore.Piece{{Mem: bytes.Repeat([]byte{'\n'}, int(r.msg.count))}}}
 	default:
 		return errnoOf(err)
 	}
 	return nil
-}
-
-func blank(n int) []byte {
-	p := make([]byte, n)
-	for i := range p {
-		p[i] = '\n'
-	}
-	return p
 }

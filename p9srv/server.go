@@ -10,6 +10,7 @@ import (
 	"sync/atomic"
 
 	"wcfs/zcore"
+	"wcfs/zcore/tree"
 )
 
 var errServerClosed = errors.New("server is being closed")
@@ -139,16 +140,12 @@ func (s *Server) Stats() Stats {
 	}
 }
 
-// Stat is one line of .wcfs/stats.
-type Stat struct {
-	Name  string
-	Value int64
-}
-
-// Lines are the Stats by name, in a fixed order.
-func (st Stats) Lines() []Stat {
-	return []Stat{
-		{"P9Conn", st.Conns}, {"P9Fid", st.Fids}, {"P9Req", st.Requests}, {"P9Bytes", st.Bytes},
-		{"p9accept", st.Accepted}, {"p9msg", st.Messages}, {"p9connrefused", st.RefusedConns}, {"p9reqrefused", st.RefusedRequests},
+// Lines are the Stats as they go to .wcfs/stats, in a fixed order.
+func (st Stats) Lines() []tree.Stat {
+	return []tree.Stat{
+		{Name: "P9Conn", Value: st.Conns}, {Name: "P9Fid", Value: st.Fids},
+		{Name: "P9Req", Value: st.Requests}, {Name: "P9Bytes", Value: st.Bytes},
+		{Name: "p9accept", Value: st.Accepted}, {Name: "p9msg", Value: st.Messages},
+		{Name: "p9connrefused", Value: st.RefusedConns}, {Name: "p9reqrefused", Value: st.RefusedRequests},
 	}
 }

@@ -37,9 +37,9 @@ type session struct {
 	msize  uint32
 	ctx    context.Context // done when the session ends
 	cancel context.CancelFunc
-	in     *inbox         // what the library reads
+	in     *inbox        // what the library reads
 	boot   chan struct{} // a token for each reply to what startSession sends; then not used
-	done   chan struct{}  // closed when the library has returned
+	done   chan struct{} // closed when the library has returned
 	dirs   listings
 
 	mu    sync.Mutex

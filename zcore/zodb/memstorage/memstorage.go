@@ -257,3 +257,15 @@ func (s *Store) Close() error {
 	s.changed()
 	return nil
 }
+
+// Changed returns the objects that the commit tid changed.
+func (s *Store) Changed(tid zodb.Tid) []zodb.Oid {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, c := range s.log {
+		if c.Tid == tid {
+			return c.Oids
+		}
+	}
+	return nil
+}

@@ -1,0 +1,103 @@
+// Command wcfs serves the bigfiles of a ZODB database as files, over FUSE and 9P.
+//
+// This package is only wiring: one file a subcommand, what they share in main.go (start), exit.go
+// (exit codes), storage.go (database URLs) and target.go (what ls, stat and cat look at).
+//
+// There are two forms of use. `wcfs SUBCOMMAND ...` has --long options. `wcfs [options] ZURL MNT` is
+// the form that existing clients start; it is meant whenever the first argument is no subcommand.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/alecthomas/kong"
+)
+
+// program is what a subcommand runs in.
+type program struct {
+	ctx    context.Context // done at SIGINT or SIGTERM
+	stdout io.Writer
+	stderr io.Writer
+	log    *slog.Logger
+}
+
+// cli is all subcommands.
+type cli struct {
+	Verbose bool `short:"v" help:"Log more."`
+
+	Serve   serveCmd   `cmd:"" help:"Serve a database over FUSE, 9P or both."`
+	Status  statusCmd  `cmd:"" help:"Tell whether a mount or 9P address answers, and what it serves."`
+	Stop    stopCmd    `cmd:"" help:"Unmount, and end the server, by force if need be."`
+	Ls      lsCmd      `cmd:"" help:"List a directory of the tree."`
+	Stat    statCmd    `cmd:"" help:"Show attributes of a file of the tree."`
+	Cat     catCmd     `cmd:"" help:"Write a file of the tree to stdout."`
+	History historyCmd `cmd:"" help:"Show which block of a bigfile changed at which transaction."`
+	Dial    dialCmd    `cmd:"" help:"Carry local 9P connections through TLS to a server."`
+	Demo    demoCmd    `cmd:"" help:"Serve a small database that changes once a second, and show what happens."`
+
+	// Probe is what status runs in a child, which may hang.
+	Probe probeCmd `cmd:"" hidden:""`
+}
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
+	code := run(ctx, os.Args[1:], os.Stdout, os.Stderr)
+	stop()
+	os.Exit(code)
+}
+
+func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
+	p := &program{ctx: ctx, stdout: stdout, stderr: stderr}
+	var c cli
+	parser, err := kong.New(&c, kong.Name("wcfs"), kong.Writers(stdout, stderr),
+		kong.Description("File server for the bigfiles of a ZODB database."),
+		kong.UsageOnError(), kong.ConfigureHelp(kong.HelpOptions{Compact: true}))
+	if err != nil {
+		return p.report(err)
+	}
+	if len(args) == 0 || !isSubcommand(parser, args[0]) {
+		return p.report(p.dropIn(args))
+	}
+	kctx, err := parser.Parse(args)
+	if err != nil {
+		return p.report(usagef("%v (see `wcfs %s --help`)", err, args[0]))
+	}
+	p.log = newLogger(stderr, c.Verbose)
+	return p.report(kctx.Run(p))
+}
+
+func isSubcommand(parser *kong.Kong, name string) bool {
+	for _, child := range parser.Model.Children {
+		if child.Name == name {
+			return true
+		}
+	}
+	return false
+}
+
+// report tells the user of err, once, and returns the exit code.
+func (p *program) report(err error) int {
+	var quiet exitStatus
+	if err != nil && !errors.As(err, &quiet) {
+		fmt.Fprintf(p.stderr, "wcfs: %v\n", err)
+	}
+	return exitCode(err)
+}
+
+// newLogger logs to stderr only; the libraries below use the default logger.
+func newLogger(w io.Writer, verbose bool) *slog.Logger {
+	level := slog.LevelInfo
+	if verbose {
+		level = slog.LevelDebug
+	}
+	log := slog.New(slog.NewTextHandler(w, &slog.HandlerOptions{Level: level}))
+	slog.SetDefault(log)
+	return log
+}

@@ -1,0 +1,183 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"wcfs/fusesrv"
+	"wcfs/p9srv"
+	"wcfs/zcore"
+	"wcfs/zcore/tree"
+	"wcfs/zcore/zodb"
+)
+
+// serveCmd is `wcfs serve`, and what the drop-in form ends up as.
+type serveCmd struct {
+	ZURL       string        `arg:"" name:"zurl" help:"Database: file:///PATH, zeo://HOST:PORT, postgresql://..., sqlite:///PATH, demo:(BASE)/(CHANGES)."`
+	Mount      string        `name:"mount" placeholder:"DIR" help:"Serve over FUSE at this empty directory."`
+	Debug      bool          `help:"Serve .wcfs/debug/zhead, a stream of the transactions processed."`
+	Autoexit   bool          `help:"Exit when no file of the mount has been open for a minute."`
+	PinTimeout time.Duration `name:"pintimeout" default:"30s" help:"Kill clients that do not acknowledge a pin within this time."`
+	ReadAhead  int           `name:"read-ahead-kb" placeholder:"KB" help:"Raise the kernel's read-ahead for the mount; 1024 is good for sequential readers."`
+
+	storageOptions
+	nineOptions
+}
+
+// Run serves until a signal, an unmount from outside, or autoexit.
+func (c *serveCmd) Run(p *program) error {
+	if c.Mount == "" && len(c.P9.Addr) == 0 {
+		return usagef("nothing to serve at: give --mount DIR or --9p ADDR")
+	}
+	s, err := c.start(p)
+	if err != nil {
+		return err
+	}
+	return errors.Join(s.wait(p.ctx), s.close())
+}
+
+// server is one core with its fronts.
+type server struct {
+	p    *program
+	stor zodb.Storage
+	core *zcore.Core
+	tree *tree.FS
+
+	mount *fusesrv.Server // nil without --mount
+	nine  *p9srv.Server   // nil without --9p
+	bound []string        // where it listens
+
+	stopRun  context.CancelFunc
+	runDone  chan error // gets what core.Run returned
+	autoexit bool
+}
+
+// start opens the database and serves it; when it returns, the server is ready.
+func (c *serveCmd) start(p *program) (_ *server, err error) {
+	s := &server{p: p, autoexit: c.Autoexit, runDone: make(chan error, 1), stopRun: func() {}}
+	defer func() {
+		if err != nil {
+			s.close()
+		}
+	}()
+	if s.stor, err = openStorage(p.ctx, c.ZURL, &c.storageOptions); err != nil {
+		return nil, err
+	}
+	if s.core, err = zcore.New(p.ctx, s.stor, zcore.Options{PinTimeout: c.PinTimeout, Log: p.log}); err != nil {
+		return nil, err
+	}
+	s.tree = tree.New(s.core, tree.Options{Debug: c.Debug, MoreStats: s.moreStats})
+	if len(c.P9.Addr) > 0 {
+		if err = c.listen(s); err != nil {
+			return nil, err
+		}
+	}
+	if c.Mount != "" {
+		s.mount, err = fusesrv.Mount(p.ctx, s.tree.Root(), c.Mount, fusesrv.Options{
+			URL: c.ZURL, Domain: s.core.Host(), ReadAheadKB: c.ReadAhead, Log: p.log,
+		})
+		if err != nil {
+			return nil, err
+		}
+		s.core.SetPageCache(s.mount)
+		p.log.Info("serving", "url", c.ZURL, "mount", s.mount.Dir(), "head", s.core.Head())
+	}
+	s.follow()
+	return s, nil
+}
+
+// follow starts following the database. When that fails for good the process goes on, so that every
+// access to the mount is an error, rather than stale or some other file system's data.
+func (s *server) follow() {
+	ctx, cancel := context.WithCancel(context.Background())
+	s.stopRun = cancel
+	go func() {
+		err := s.core.Run(ctx)
+		if err != nil && s.mount != nil {
+			s.mount.SetDisconnected()
+		}
+		s.runDone <- err
+	}()
+}
+
+// wait returns nil when the server is to end: a signal, an unmount, autoexit.
+func (s *server) wait(ctx context.Context) error {
+	var unmounted <-chan struct{}
+	idle := make(<-chan struct{})
+	if s.mount != nil {
+		unmounted = s.mount.Done()
+		if s.autoexit {
+			idle = s.idle(ctx)
+		}
+	}
+	select {
+	case <-ctx.Done():
+	case <-idle:
+		s.p.log.Info("nothing has been open for a while: exiting", "after", autoexitAfter)
+	case <-unmounted:
+		return s.mount.Wait(context.Background())
+	}
+	return nil
+}
+
+// autoexitAfter is what existing clients count on.
+const autoexitAfter = time.Minute
+
+// idle returns a channel that is closed when files had been open, and none has been for autoexitAfter.
+func (s *server) idle(ctx context.Context) <-chan struct{} {
+	done := make(chan struct{})
+	go func() {
+		tick := time.NewTicker(time.Second)
+		defer tick.Stop()
+		var since time.Time
+		for {
+			select {
+			case <-ctx.Done():
+				return
+			case now := <-tick.C:
+				open, ever := s.mount.Opens()
+				switch {
+				case !ever || open > 0:
+					since = time.Time{}
+				case since.IsZero():
+					since = now
+				case now.Sub(since) >= autoexitAfter:
+					close(done)
+					return
+				}
+			}
+		}
+	}()
+	return done
+}
+
+// closeTimeout leaves time for the rest of the half second in which a server must be gone.
+const closeTimeout = 300 * time.Millisecond
+
+// close ends what start began, in the reverse order.
+func (s *server) close() error {
+	ctx, cancel := context.WithTimeout(context.Background(), closeTimeout)
+	defer cancel()
+	var errs []error
+	if s.mount != nil {
+		if err := s.mount.Close(ctx); err != nil && !errors.Is(err, fusesrv.ErrAborted) {
+			errs = append(errs, fmt.Errorf("unmount: %w", err))
+		}
+	}
+	if s.nine != nil {
+		s.nine.Close()
+	}
+	s.stopRun()
+	if s.core != nil {
+		select {
+		case <-s.runDone:
+		case <-ctx.Done():
+		}
+	}
+	if s.stor != nil {
+		s.stor.Close()
+	}
+	return errors.Join(errs...)
+}

@@ -1,0 +1,164 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/url"
+	"slices"
+	"strings"
+	"time"
+
+	"wcfs/zcore/zdata"
+	"wcfs/zcore/zodb"
+	"wcfs/zcore/zodb/demostorage"
+	"wcfs/zcore/zodb/filestorage"
+	"wcfs/zcore/zodb/relstorage"
+	"wcfs/zcore/zodb/zeo"
+)
+
+// storageOptions are the options that every subcommand has which opens a database.
+type storageOptions struct {
+	Timeout      time.Duration `name:"storage-timeout" default:"30s" help:"How long a read waits for a database server that does not answer before it fails."`
+	PasswordFile string        `name:"storage-password-file" placeholder:"FILE" help:"File whose first line is the password of the database."`
+	Poll         time.Duration `name:"storage-poll" default:"20ms" help:"How often a SQL database is asked for commits."`
+}
+
+// opener opens a database of one scheme.
+type opener func(ctx context.Context, zurl string, o *storageOptions) (zodb.Storage, error)
+
+// schemes is the registry of drivers.
+func schemes() map[string]opener {
+	sql := func(ctx context.Context, zurl string, o *storageOptions) (zodb.Storage, error) {
+		return relstorage.Open(ctx, zurl, relstorage.Options{Timeout: o.Timeout, Poll: o.Poll, PasswordFile: o.PasswordFile})
+	}
+	return map[string]opener{
+		"file": func(ctx context.Context, zurl string, _ *storageOptions) (zodb.Storage, error) {
+			return filestorage.Open(ctx, zurl, filestorage.Options{})
+		},
+		"zeo": func(ctx context.Context, zurl string, o *storageOptions) (zodb.Storage, error) {
+			return zeo.Open(ctx, zurl, zeo.Options{Timeout: o.Timeout})
+		},
+		"demo": func(ctx context.Context, zurl string, o *storageOptions) (zodb.Storage, error) {
+			return demostorage.Open(ctx, zurl, func(ctx context.Context, zurl string) (zodb.Storage, error) {
+				return openStorage(ctx, zurl, o)
+			})
+		},
+		"postgresql": sql, "postgres": sql, "sqlite": sql,
+	}
+}
+
+// refused are schemes that Python programs know and this one does not serve, and why.
+var refused = map[string]string{
+	"neo":     "unsupported storage neo",
+	"neos":    "unsupported storage neo",
+	"memory":  "MappingStorage lives in the memory of one process: nobody else can read it; serve a file or a database server",
+	"mapping": "MappingStorage lives in the memory of one process: nobody else can read it; serve a file or a database server",
+}
+
+// openStorage opens the database zurl. Whatever is wrong with the URL itself is wrong use.
+func openStorage(ctx context.Context, zurl string, o *storageOptions) (zodb.Storage, error) {
+	scheme, _, ok := strings.Cut(zurl, ":")
+	if why, is := refused[scheme]; ok && is {
+		return nil, usagef("%s", why)
+	}
+	known := schemes()
+	open := known[scheme]
+	if !ok || open == nil {
+		names := make([]string, 0, len(known))
+		for name := range known {
+			names = append(names, name)
+		}
+		slices.Sort(names)
+		return nil, usagef("%s is no database URL: known are %s (a FileStorage is named file:///path/Data.fs)",
+			redact(zurl), strings.Join(names, ", "))
+	}
+	if hasPassword(zurl) {
+		return nil, usagef("a database URL is shown to everyone (in the mount table, in .wcfs/zurl, in ps): take the password out of it and use PGPASSFILE or --storage-password-file")
+	}
+	stor, err := open(ctx, zurl, o)
+	if err != nil {
+		if pe := new(fs.PathError); errors.As(err, &pe) && errors.Is(err, fs.ErrNotExist) {
+			return nil, fmt.Errorf("%w: the database must exist before it is served", err)
+		}
+		return nil, err
+	}
+	return stor, nil
+}
+
+// hasPassword finds an inline password, also inside demo:(...)/(...).
+func hasPassword(zurl string) bool {
+	for part := range strings.FieldsFuncSeq(zurl, func(r rune) bool { return r == '(' || r == ')' }) {
+		u, err := url.Parse(part)
+		if err != nil {
+			// not readable as a URL: what is between :// and @ would be the password
+			_, rest, _ := strings.Cut(part, "://")
+			user, _, at := strings.Cut(rest, "@")
+			if at && strings.Contains(user, ":") {
+				return true
+			}
+			continue
+		}
+		if _, has := u.User.Password(); has {
+			return true
+		}
+		for name := range u.Query() {
+			if strings.Contains(strings.ToLower(name), "password") || strings.EqualFold(name, "passwd") {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// redact is a URL as it may be shown in an error.
+func redact(zurl string) string {
+	if hasPassword(zurl) {
+		scheme, _, _ := strings.Cut(zurl, ":")
+		return scheme + ":..."
+	}
+	return fmt.Sprintf("%q", zurl)
+}
+
+// headerSize is enough of a record for its class to be seen.
+const headerSize = 200
+
+// isBigFile tells whether an object is a ZBigFile, reading little of the others where it can.
+func isBigFile(ctx context.Context, stor zodb.Storage, oid zodb.Oid, at zodb.Tid) (bool, error) {
+	if ext, ok := stor.(zodb.Extender); ok {
+		if named, known := headNames(ctx, ext, oid, at, "ZBigFile"); known && !named {
+			return false, nil
+		}
+	}
+	rec, err := stor.LoadAt(ctx, oid, at)
+	if err != nil {
+		if zodb.IsAbsent(err) {
+			return false, nil
+		}
+		return false, err
+	}
+	_, err = zdata.DecodeBigFile(oid, rec)
+	if errors.Is(err, zdata.ErrNotBigFile) {
+		return false, nil
+	}
+	return err == nil, err
+}
+
+// headNames tells whether a record names a class near its beginning; known is false when the record is
+// not there to be looked at.
+func headNames(ctx context.Context, ext zodb.Extender, oid zodb.Oid, at zodb.Tid, class string) (named, known bool) {
+	e, release, err := ext.ExtentAt(ctx, oid, at)
+	if err != nil {
+		return false, false
+	}
+	defer release()
+	head := make([]byte, min(e.Len, headerSize))
+	if _, err := e.File.ReadAt(head, e.Off); err != nil {
+		return false, false
+	}
+	return strings.Contains(string(head), class), true
+}
+
+// fileURL is the URL of a FileStorage.
+func fileURL(path string) string { return "file://" + path }

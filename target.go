@@ -1,0 +1,263 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+
+	"wcfs/p9srv"
+	"wcfs/zcore"
+	"wcfs/zcore/tree"
+	"wcfs/zcore/zodb"
+)
+
+// target is what ls, stat and cat look at: the tree, however it is reached.
+type target interface {
+	stat(ctx context.Context, path string) (tree.Attr, error)
+	list(ctx context.Context, path string) ([]tree.Entry, error)
+	// open returns a reader that blocks for streams.
+	open(ctx context.Context, path string) (readAtCloser, error)
+	close()
+}
+
+type readAtCloser interface {
+	io.ReaderAt
+	io.Closer
+}
+
+// targetArgs are the arguments that ls, stat and cat share.
+type targetArgs struct {
+	Target string `arg:"" help:"Mount directory, database URL, or 9P address (unix:PATH, tcp:HOST:PORT)."`
+	Path   string `arg:"" help:"Path in the tree, like head/bigfile."`
+
+	Dial p9srv.DialOptions `embed:""`
+	storageOptions
+}
+
+// openTarget tells what kind of target is meant, and opens it.
+func (a *targetArgs) openTarget(p *program) (target, error) {
+	scheme, _, ok := strings.Cut(a.Target, ":")
+	switch {
+	case ok && isNineScheme(scheme):
+		return dialTarget(p.ctx, a.Target, a.Dial)
+	case ok && !strings.Contains(scheme, "/"):
+		return openZodbTarget(p, a.Target, &a.storageOptions)
+	}
+	if fi, err := os.Stat(a.Target); err != nil {
+		return nil, fmt.Errorf("%w: TARGET is a mount directory, a database URL or a 9P address", err)
+	} else if !fi.IsDir() {
+		return nil, fmt.Errorf("%s is no directory; a database file is named as file://%s", a.Target, a.Target)
+	}
+	return dirTarget(a.Target), nil
+}
+
+// cleanPath makes "" of the root, and does not leave the tree.
+func cleanPath(name string) string { return strings.Trim(path.Clean("/"+name), "/") }
+
+// dirTarget is a mounted tree.
+type dirTarget string
+
+func (d dirTarget) stat(_ context.Context, path string) (tree.Attr, error) {
+	fi, err := os.Lstat(filepath.Join(string(d), path))
+	if err != nil {
+		return tree.Attr{}, err
+	}
+	st := fi.Sys().(*syscall.Stat_t)
+	return tree.Attr{
+		Ino: st.Ino, Dir: fi.IsDir(), Perm: uint32(fi.Mode().Perm()), Size: fi.Size(),
+		Blksize: int64(st.Blksize), Nlink: uint32(st.Nlink), Mtime: fi.ModTime(),
+	}, nil
+}
+
+func (d dirTarget) list(_ context.Context, path string) ([]tree.Entry, error) {
+	list, err := os.ReadDir(filepath.Join(string(d), path))
+	if err != nil {
+		return nil, err
+	}
+	var entries []tree.Entry
+	for _, e := range list {
+		entries = append(entries, tree.Entry{Name: e.Name(), Dir: e.IsDir()})
+	}
+	return entries, nil
+}
+
+func (d dirTarget) open(_ context.Context, path string) (readAtCloser, error) {
+	f, err := os.Open(filepath.Join(string(d), path))
+	if err != nil {
+		return nil, err
+	}
+	if strings.HasSuffix(path, "head/watch") || strings.HasSuffix(path, ".wcfs/debug/zhead") {
+		return streamReader{f}, nil // a stream has no position to read at
+	}
+	return f, nil
+}
+
+func (d dirTarget) close() {}
+
+// streamReader reads on, wherever it is asked to.
+type streamReader struct{ *os.File }
+
+func (s streamReader) ReadAt(p []byte, _ int64) (int, error) { return s.Read(p) }
+
+// zodbTarget is the tree over a database of its own, without a mount.
+type zodbTarget struct {
+	stor zodb.Storage
+	core *zcore.Core
+	fs   *tree.FS
+}
+
+func openZodbTarget(p *program, zurl string, opts *storageOptions) (target, error) {
+	stor, err := openStorage(p.ctx, zurl, opts)
+	if err != nil {
+		return nil, err
+	}
+	core, err := zcore.New(p.ctx, stor, zcore.Options{Log: p.log})
+	if err != nil {
+		stor.Close()
+		return nil, err
+	}
+	return &zodbTarget{stor, core, tree.New(core, tree.Options{})}, nil
+}
+
+func (z *zodbTarget) close() { z.stor.Close() }
+
+// walk finds a node; the caller releases it.
+func (z *zodbTarget) walk(ctx context.Context, path string) (tree.Node, error) {
+	node := z.fs.Root()
+	for name := range strings.SplitSeq(path, "/") {
+		if name == "" {
+			continue
+		}
+		next, err := node.Lookup(ctx, name)
+		node.Release()
+		if err != nil {
+			return nil, err
+		}
+		node = next
+	}
+	return node, nil
+}
+
+func (z *zodbTarget) stat(ctx context.Context, path string) (tree.Attr, error) {
+	node, err := z.walk(ctx, path)
+	if err != nil {
+		return tree.Attr{}, err
+	}
+	defer node.Release()
+	return node.Attr(ctx)
+}
+
+// list differs from a mount in that it finds every bigfile of the database, looked up or not.
+func (z *zodbTarget) list(ctx context.Context, path string) ([]tree.Entry, error) {
+	node, err := z.walk(ctx, path)
+	if err != nil {
+		return nil, err
+	}
+	defer node.Release()
+	if at, ok := z.bigfilesAt(path); ok {
+		return z.listBigfiles(ctx, at)
+	}
+	return node.ReadDir(ctx)
+}
+
+// bigfilesAt tells as of which tid path lists bigfiles, if it does.
+func (z *zodbTarget) bigfilesAt(path string) (zodb.Tid, bool) {
+	dir, last, _ := strings.Cut(path, "/")
+	if last != "bigfile" {
+		return 0, false
+	}
+	if dir == "head" {
+		return z.core.Head(), true
+	}
+	at, err := zodb.ParseTid(strings.TrimPrefix(dir, "@"))
+	return at, err == nil
+}
+
+func (z *zodbTarget) listBigfiles(ctx context.Context, at zodb.Tid) ([]tree.Entry, error) {
+	lister, ok := z.stor.(zodb.Lister)
+	if !ok {
+		return nil, errors.New("this kind of storage cannot list its objects; name the bigfile by its oid")
+	}
+	var entries []tree.Entry
+	err := lister.Oids(ctx, at, func(oid zodb.Oid) error {
+		is, err := isBigFile(ctx, z.stor, oid, at)
+		if is {
+			entries = append(entries, tree.Entry{Name: oid.String()})
+		}
+		return err
+	})
+	slices.SortFunc(entries, func(a, b tree.Entry) int { return strings.Compare(a.Name, b.Name) })
+	return entries, err
+}
+
+func (z *zodbTarget) open(ctx context.Context, path string) (readAtCloser, error) {
+	node, err := z.walk(ctx, path)
+	if err != nil {
+		return nil, err
+	}
+	defer node.Release()
+	h, err := node.Open(ctx, tree.Caller{Domain: z.core.Host()}, false)
+	if err != nil {
+		return nil, err
+	}
+	return &handleReader{ctx, h}, nil
+}
+
+// handleReader reads an open file of a tree in process.
+type handleReader struct {
+	ctx context.Context
+	h   tree.Handle
+}
+
+func (r *handleReader) ReadAt(p []byte, off int64) (int, error) {
+	data, err := r.h.Read(r.ctx, len(p), off)
+	if err != nil {
+		return 0, err
+	}
+	if data.Done != nil {
+		defer data.Done()
+	}
+	n := 0
+	for _, piece := range data.Pieces {
+		if piece.File == nil {
+			n += copy(p[n:], piece.Mem)
+			continue
+		}
+		m, err := piece.File.ReadAt(p[n:n+piece.Len], piece.Off)
+		if n += m; err != nil {
+			return n, fmt.Errorf("read of the database file: %w", err)
+		}
+	}
+	if n == 0 {
+		return 0, io.EOF
+	}
+	return n, nil
+}
+
+func (r *handleReader) Close() error {
+	r.h.Close()
+	return nil
+}
+
+// mode is attributes as ls -l shows them.
+func mode(a tree.Attr) fs.FileMode {
+	m := fs.FileMode(a.Perm)
+	if a.Dir {
+		m |= fs.ModeDir
+	}
+	return m
+}
+
+// timeFormat shows microseconds: that is how exact mtimes are.
+const timeFormat = "2006-01-02 15:04:05.000000"
+
+func showTime(t time.Time) string { return t.UTC().Format(timeFormat) }
