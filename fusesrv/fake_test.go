@@ -68,9 +68,10 @@ func newFakeTree() *fakeTree {
 	}
 	t.ids.Store(1 << 40)
 	ctl := t.dir(map[string]*fakeNode{
-		"zurl":  t.file(tree.Static, 0o444, func() string { return t.zurl }),
-		"stats": t.file(tree.Volatile, 0o444, func() string { return "BigFile\t: 2\npin\t: 7\n" }),
-		"zhead": t.file(tree.Stream, 0o444, nil),
+		"zurl":       t.file(tree.Static, 0o444, func() string { return t.zurl }),
+		"stats":      t.file(tree.Volatile, 0o444, func() string { return "BigFile\t: 2\npin\t: 7\n" }),
+		"pintimeout": t.file(tree.Static, 0o444, func() string { return "30.0" }),
+		"zhead":      t.file(tree.Stream, 0o444, nil),
 	})
 	big := t.dir(nil)
 	big.more = t.lookupHead

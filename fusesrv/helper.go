@@ -35,21 +35,24 @@ func Helper() {
 
 // sight is what the helper found, as it goes over its standard output.
 type sight struct {
-	ZURL  string           `json:"zurl"`
-	At    string           `json:"at"`
-	Stats map[string]int64 `json:"stats"`
-	Errno syscall.Errno    `json:"errno"` // of what failed, 0 if nothing did
-	Error string           `json:"error"`
+	ZURL       string           `json:"zurl"`
+	Head       string           `json:"head"`
+	PinTimeout string           `json:"pintimeout"`
+	Stats      map[string]int64 `json:"stats"`
+
+	Failed string        `json:"failed"` // path of what failed, "" if nothing did
+	Errno  syscall.Errno `json:"errno"`  // how
 }
 
 func look(dir string) (s sight) {
 	read := func(name string) string {
-		if s.Error != "" {
+		if s.Failed != "" {
 			return ""
 		}
-		raw, err := os.ReadFile(filepath.Join(dir, name))
+		path := filepath.Join(dir, name)
+		raw, err := os.ReadFile(path)
 		if err != nil {
-			s.Error = err.Error()
+			s.Failed = path
 			if !errors.As(err, &s.Errno) {
 				s.Errno = syscall.EIO
 			}
@@ -57,7 +60,8 @@ func look(dir string) (s sight) {
 		return string(raw)
 	}
 	s.ZURL = read(".wcfs/zurl")
-	s.At = read("head/at")
+	s.Head = read("head/at")
+	s.PinTimeout = read(".wcfs/pintimeout")
 	s.Stats = parseStats(read(".wcfs/stats"))
 	return s
 }
@@ -115,8 +119,8 @@ func probe(ctx context.Context, dir string) (sight, error) {
 	if err != nil {
 		return s, fmt.Errorf("helper process: %w", err)
 	}
-	if s.Error != "" {
-		return s, fmt.Errorf("%s: %w", s.Error, s.Errno)
+	if s.Failed != "" {
+		return s, fmt.Errorf("%s: %w", s.Failed, s.Errno)
 	}
 	return s, nil
 }

@@ -38,10 +38,10 @@ func prepareMountPoint(ctx context.Context, dir string, log *slog.Logger) (strin
 	if m, err := findMount(abs); err == nil && strings.HasPrefix(m.fsType, "fuse") {
 		err := probeAlive(ctx, abs)
 		if m.fsType != fsType || !errors.Is(err, syscall.ENOTCONN) {
-			return "", fmt.Errorf("%w: %s is mounted already (%s on it); look with `wcfs status %s`, unmount with `wcfs stop %s`",
-				ErrMounted, abs, m.source, abs, abs)
+			return "", fmt.Errorf("%w: %s is mounted already; look with `wcfs status %s`, unmount with `wcfs stop %s`",
+				ErrMounted, abs, abs, abs)
 		}
-		log.Warn("unmounting what an earlier server left", "dir", abs, "source", m.source)
+		log.Warn("unmounting what an earlier server left", "dir", abs)
 		if err := detach(abs); err != nil {
 			return "", err
 		}

@@ -34,16 +34,24 @@ func openProcess(thread uint32) (*process, error) {
 	if err != nil {
 		return nil, err
 	}
-	fd, err := unix.PidfdOpen(st.tgid, 0)
+	p, err := holdProcess(st.tgid)
 	if err != nil {
-		return nil, fmt.Errorf("pidfd_open of %d: %w", st.tgid, err)
+		return nil, err
 	}
 	// The thread is there still, so the process was when the descriptor was made.
 	if now, err := readStatus(thread); err != nil || now.tgid != st.tgid {
-		unix.Close(fd)
+		p.Close()
 		return nil, fmt.Errorf("process %d of thread %d is gone", st.tgid, thread)
 	}
-	return &process{pid: st.tgid, fd: fd}, nil
+	return p, nil
+}
+
+func holdProcess(pid int) (*process, error) {
+	fd, err := unix.PidfdOpen(pid, 0)
+	if err != nil {
+		return nil, fmt.Errorf("pidfd_open of %d: %w", pid, err)
+	}
+	return &process{pid: pid, fd: fd}, nil
 }
 
 func (p *process) Pid() int { return p.pid }

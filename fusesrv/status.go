@@ -1,0 +1,98 @@
+package fusesrv
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+)
+
+// Report is what can be told of a mount from outside.
+type Report struct {
+	Dir        string           `json:"dir"`                  // mount point
+	ZURL       string           `json:"zurl"`                 // database
+	Head       string           `json:"head"`                 // announced head, as head/at shows it
+	PinTimeout string           `json:"pintimeout,omitempty"` // seconds
+	Stats      map[string]int64 `json:"stats"`                // of .wcfs/stats
+	Pid        int              `json:"pid,omitempty"`        // of the server, when it can be seen
+}
+
+// Status looks at the wcfs mount dir. It never hangs: what touches the mount is done by a child
+// process (see Helper). The error matches os.ErrNotExist when nothing of ours is mounted there, ErrHangs
+// when the server does not answer, syscall.ENOTCONN when it is gone or in EIO mode. What is known
+// without the server's help, Dir and Pid, is told in any case.
+func Status(ctx context.Context, dir string) (Report, error) {
+	m, err := findOurs(dir)
+	if err != nil {
+		return Report{Dir: dir}, err
+	}
+	st := Report{Dir: m.dir, Pid: serverPid(m)}
+	s, err := probe(ctx, m.dir)
+	if err != nil {
+		return st, err
+	}
+	st.ZURL, st.Head, st.PinTimeout, st.Stats = s.ZURL, s.Head, s.PinTimeout, s.Stats
+	return st, nil
+}
+
+// findOurs finds the wcfs mount at dir without touching it.
+func findOurs(dir string) (*mountEntry, error) {
+	abs, err := resolve(dir)
+	if err != nil {
+		return nil, err
+	}
+	m, err := findMount(abs)
+	if err == nil && m.fsType != fsType {
+		err = fmt.Errorf("%s is a mount of type %s, not one of wcfs: %w", abs, m.fsType, os.ErrNotExist)
+	}
+	return m, err
+}
+
+// serverPid finds the process that holds the FUSE connection of m, 0 if none is seen. Kernels before
+// 6.16 do not tell which connection a process holds: there the mount point must be among its arguments.
+func serverPid(m *mountEntry) int {
+	procs, err := os.ReadDir("/proc")
+	if err != nil {
+		return 0
+	}
+	for _, p := range procs {
+		if pid, err := strconv.Atoi(p.Name()); err == nil && holds(pid, m) {
+			return pid
+		}
+	}
+	return 0
+}
+
+func holds(pid int, m *mountEntry) bool {
+	proc := filepath.Join("/proc", strconv.Itoa(pid))
+	fds, err := os.ReadDir(filepath.Join(proc, "fd"))
+	if err != nil {
+		return false
+	}
+	for _, fd := range fds {
+		if to, err := os.Readlink(filepath.Join(proc, "fd", fd.Name())); err != nil || to != "/dev/fuse" {
+			continue
+		}
+		info, err := os.ReadFile(filepath.Join(proc, "fdinfo", fd.Name()))
+		if err != nil {
+			continue
+		}
+		if _, conn, ok := strings.Cut(string(info), "fuse_connection:"); ok {
+			if conn, _, _ = strings.Cut(conn, "\n"); strings.TrimSpace(conn) == fmt.Sprint(m.minor) {
+				return true
+			}
+			continue
+		}
+		if argv, err := os.ReadFile(filepath.Join(proc, "cmdline")); err == nil {
+			for arg := range bytes.SplitSeq(argv, []byte{0}) {
+				if filepath.Clean(string(arg)) == m.dir {
+					return true
+				}
+			}
+		}
+	}
+	return false
+}
