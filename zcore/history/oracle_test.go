@@ -1,0 +1,332 @@
+package history
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"testing"
+	"time"
+
+	"wcfs/zcore/zdata"
+	"wcfs/zcore/zdata/zgen"
+	"wcfs/zcore/zodb"
+	"wcfs/zcore/zodb/btree"
+	"wcfs/zcore/zodb/memstorage"
+)
+
+var (
+	seedFlag = flag.Uint64("seed", 0, "replay the random history of this seed")
+	histFlag = flag.Int("histories", 1000, "how many random histories to run")
+)
+
+// TestOracle runs random histories: readers stopped between their steps, commits stopped between
+// theirs, trims, queries. What the Tail says is compared with what the generator knows it wrote.
+func TestOracle(t *testing.T) {
+	seeds := make([]uint64, 0, *histFlag)
+	if *seedFlag != 0 {
+		seeds = append(seeds, *seedFlag)
+	} else {
+		base := uint64(time.Now().UnixNano())
+		for i := range *histFlag {
+			seeds = append(seeds, base+uint64(i))
+		}
+	}
+	for _, seed := range seeds {
+		if err := runHistory(seed); err != nil {
+			t.Fatalf("go test -run TestOracle -seed %d: %v", seed, err)
+		}
+	}
+}
+
+// machine is one random history being run.
+type machine struct {
+	ctx   context.Context
+	rng   *rand.Rand
+	stor  *memstorage.Store
+	db    *zgen.DB
+	tail  *Tail
+	now   time.Time
+	view  zodb.Tid
+	gap   bool // a gap was published: exactness is not promised for what it hides
+	files map[zodb.Oid]*File
+	seen  map[zodb.Oid]map[Blk]bool // tracked
+	reads []*pendingRead
+}
+
+// pendingRead is a reader that has looked up and not tracked yet.
+type pendingRead struct {
+	f    *File
+	blk  Blk
+	v    zodb.Tid
+	m    Mapping
+	path []btree.Step
+	hold *Hold
+}
+
+func runHistory(seed uint64) (err error) {
+	m := &machine{
+		ctx: context.Background(), rng: rand.New(rand.NewPCG(seed, 1)), stor: memstorage.New(),
+		now: time.Unix(0, 0), files: map[zodb.Oid]*File{}, seen: map[zodb.Oid]map[Blk]bool{},
+	}
+	m.db = zgen.New(m.stor, zgen.Options{LeafMax: 2 + m.rng.IntN(3), NodeMax: 2 + m.rng.IntN(3)})
+	for range 1 + m.rng.IntN(10) {
+		if _, err := m.db.Random(m.rng, zgen.Mix{}); err != nil {
+			return err
+		}
+	}
+	m.view = m.db.Head()
+	bound := 64 << 20
+	if m.rng.IntN(4) == 0 {
+		bound = 1500 // nearly nothing stays cached
+	}
+	m.tail = New(m.stor, m.view, Options{Retention: 8 * time.Second, Now: func() time.Time { return m.now }, NodeBytes: bound, BlockBytes: bound})
+	for range 40 {
+		if err := m.step(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (m *machine) step() error {
+	switch m.rng.IntN(10) {
+	case 0, 1, 2:
+		return m.commit()
+	case 3, 4:
+		return m.query()
+	default:
+		return m.between()
+	}
+}
+
+// between does what readers do between two steps of a commit.
+func (m *machine) between() error {
+	for range m.rng.IntN(4) {
+		var err error
+		switch m.rng.IntN(4) {
+		case 0, 1:
+			err = m.beginRead()
+		default:
+			err = m.endRead()
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (m *machine) pickFile() (*File, error) {
+	oids := m.db.Files(m.view)
+	oid := oids[m.rng.IntN(len(oids))]
+	if f := m.files[oid]; f != nil {
+		return f, nil
+	}
+	bf, err := m.tail.BigFile(m.ctx, oid, m.view)
+	if err != nil {
+		return nil, err
+	}
+	epoch, err := m.tail.Epoch(m.ctx, bf)
+	if err != nil {
+		return nil, err
+	}
+	size, path, err := m.tail.Size(m.ctx, bf, m.view)
+	if err != nil {
+		return nil, err
+	}
+	f, wait := m.tail.AddFile(m.view, bf, epoch, size, path)
+	if wait != 0 {
+		if wait <= m.view {
+			return nil, fmt.Errorf("AddFile at %s says to wait for %s", m.view, wait)
+		}
+		return nil, nil
+	}
+	m.files[oid], m.seen[oid] = f, map[Blk]bool{}
+	return f, nil
+}
+
+func (m *machine) beginRead() error {
+	f, err := m.pickFile()
+	if f == nil || err != nil {
+		return err
+	}
+	r := &pendingRead{f: f, blk: Blk(m.rng.Int64N(45)), v: m.view, hold: m.tail.Hold(m.view)}
+	r.m, r.path, err = m.tail.Lookup(m.ctx, f.BigFile, r.blk, r.v)
+	if err != nil {
+		return err
+	}
+	if want := m.db.Zblk(f.Oid, r.blk, r.v); want != r.m.ZBlk {
+		return fmt.Errorf("f<%s>[%d]@%s: ZBlk %s, want %s", f.Oid, r.blk, r.v, r.m.ZBlk, want)
+	}
+	m.reads = append(m.reads, r)
+	return nil
+}
+
+func (m *machine) endRead() error {
+	if len(m.reads) == 0 {
+		return nil
+	}
+	i := m.rng.IntN(len(m.reads))
+	r := m.reads[i]
+	m.reads = slices.Delete(m.reads, i, i+1)
+	defer r.hold.Release()
+	if w := m.tail.Track(r.f, r.blk, r.v, r.m, r.path); w != 0 {
+		if w <= r.v {
+			return fmt.Errorf("Track at %s says to wait for %s", r.v, w)
+		}
+		return nil // a real reader waits for the view and begins anew
+	}
+	m.seen[r.f.Oid][r.blk] = true
+	if r.m.Hole {
+		return nil
+	}
+	b, err := m.tail.Block(m.ctx, r.m.ZBlk, r.v, r.f.Blksize)
+	if err != nil {
+		return err
+	}
+	if want := trimZeros(m.db.Data(r.f.Oid, r.blk, r.v)); string(want) != string(b.Data) {
+		return fmt.Errorf("f<%s>[%d]@%s: content of serial %s is wrong", r.f.Oid, r.blk, r.v, b.Serial)
+	}
+	m.tail.Loaded(r.f, r.blk, r.v, r.m, b.Serial, b.Hash)
+	return nil
+}
+
+// commit takes a batch through publish, delta and view, with readers in between.
+func (m *machine) commit() error {
+	before := m.db.Head()
+	var batch []zodb.Commit
+	for range 1 + m.rng.IntN(3) {
+		tid, err := m.db.Random(m.rng, zgen.Mix{})
+		if err != nil {
+			return err
+		}
+		m.now = m.now.Add(time.Second)
+		batch = append(batch, zodb.Commit{Tid: tid, Oids: m.stor.Changed(tid)})
+	}
+	last := batch[len(batch)-1].Tid
+	if m.rng.IntN(25) == 0 {
+		m.gap = true
+		batch = []zodb.Commit{{Tid: last, Gap: before}}
+	}
+	m.tail.Publish(batch)
+	for _, c := range batch {
+		if err := m.between(); err != nil {
+			return err
+		}
+		if err := m.checkDelta(c); err != nil {
+			return err
+		}
+	}
+	if err := m.between(); err != nil {
+		return err
+	}
+	m.view = last
+	for _, f := range m.files {
+		if size, _ := m.tail.Attr(f, m.view); size != m.db.Size(f.Oid, m.view) {
+			return fmt.Errorf("f<%s>@%s: size %d, want %d", f.Oid, m.view, size, m.db.Size(f.Oid, m.view))
+		}
+	}
+	m.tail.Trim()
+	return nil
+}
+
+func (m *machine) checkDelta(c zodb.Commit) error {
+	got, err := m.tail.Delta(m.ctx, c)
+	if err != nil {
+		return err
+	}
+	blks := map[zodb.Oid][]Blk{}
+	for _, d := range got {
+		blks[d.File.Oid] = d.Blocks
+	}
+	for oid := range m.files {
+		want := map[Blk]bool{}
+		for _, tid := range m.db.Tids() {
+			if tid == c.Tid || c.Gap != 0 && c.Gap < tid && tid < c.Tid {
+				changed, _ := m.db.Changed(oid, tid)
+				for _, blk := range changed {
+					if m.seen[oid][blk] && (c.Gap == 0 || m.differs(oid, blk, c.Gap, c.Tid)) {
+						want[blk] = true
+					}
+				}
+			}
+		}
+		for blk := range want {
+			if !slices.Contains(blks[oid], blk) {
+				return fmt.Errorf("δF(%s) of f<%s> misses block %d: has %v", c.Tid, oid, blk, blks[oid])
+			}
+		}
+		if c.Gap == 0 && len(want) != len(blks[oid]) {
+			return fmt.Errorf("δF(%s) of f<%s> is %v, want %v", c.Tid, oid, blks[oid], want)
+		}
+	}
+	return nil
+}
+
+// differs reports whether what a block maps to, or its ZBlk's serial, differs between two revisions.
+func (m *machine) differs(oid zodb.Oid, blk zdata.Blk, a, b zodb.Tid) bool {
+	za, zb := m.db.Zblk(oid, blk, a), m.db.Zblk(oid, blk, b)
+	if za != zb {
+		return true
+	}
+	ra, _ := m.stor.LoadAt(m.ctx, za, a)
+	rb, _ := m.stor.LoadAt(m.ctx, zb, b)
+	return ra.Serial != rb.Serial
+}
+
+// query asks what watches and readers ask.
+func (m *machine) query() error {
+	tail, _ := m.tail.Bounds()
+	for oid, f := range m.files {
+		tids := slices.DeleteFunc(m.db.Tids(), func(tid zodb.Tid) bool { return tid < max(tail, m.tail.Floor(f)) || tid > m.view })
+		if len(tids) == 0 {
+			continue
+		}
+		at := tids[m.rng.IntN(len(tids))]
+		if m.tail.Unknown(at) {
+			continue
+		}
+		if err := m.querySince(f, at); err != nil {
+			return err
+		}
+		for blk := Blk(0); blk < 45; blk += 1 + Blk(m.rng.IntN(5)) {
+			got, err := m.tail.BlkRevAt(m.ctx, f, blk, at)
+			if err != nil {
+				return err
+			}
+			want := max(m.db.BlkRevAt(oid, blk, at), m.tail.T0())
+			if got != want && !m.gap || got > at || m.differs(oid, blk, got, at) {
+				return fmt.Errorf("BlkRevAt(f<%s>[%d] @%s) = %s, want %s", oid, blk, at, got, want)
+			}
+			if up := m.tail.RevUpper(f, blk, m.view); m.seen[oid][blk] && !m.gap && up < max(m.db.BlkRevAt(oid, blk, m.view), m.tail.T0()) {
+				return fmt.Errorf("RevUpper(f<%s>[%d] @%s) = %s is too low", oid, blk, m.view, up)
+			}
+		}
+	}
+	return nil
+}
+
+func (m *machine) querySince(f *File, at zodb.Tid) error {
+	got, err := m.tail.ChangedSince(m.ctx, f, at, m.view)
+	if err != nil {
+		return err
+	}
+	var want []Blk
+	for blk := range m.seen[f.Oid] {
+		if m.db.BlkRevAt(f.Oid, blk, m.view) > at {
+			want = append(want, blk)
+		}
+	}
+	slices.Sort(want)
+	if !m.gap && !slices.Equal(got, want) {
+		return fmt.Errorf("ChangedSince(f<%s> @%s, %s) = %v, want %v", f.Oid, at, m.view, got, want)
+	}
+	for _, blk := range want {
+		if !slices.Contains(got, blk) && m.differs(f.Oid, blk, at, m.view) {
+			return fmt.Errorf("ChangedSince(f<%s> @%s, %s) misses %d", f.Oid, at, m.view, blk)
+		}
+	}
+	return nil
+}
