@@ -228,6 +228,17 @@ func (p *Postgres) Exec(ctx context.Context, db, sql string) error {
 	return err
 }
 
+// Connections returns how many connections wcfs has to a database.
+func (p *Postgres) Connections(ctx context.Context, db string) (n int, err error) {
+	conn, err := pgx.Connect(ctx, p.URL("postgres"))
+	if err != nil {
+		return 0, err
+	}
+	defer conn.Close(ctx)
+	err = conn.QueryRow(ctx, "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'wcfs' AND datname = $1", db).Scan(&n)
+	return n, err
+}
+
 // Log returns what the server logged.
 func (p *Postgres) Log() string {
 	b, _ := os.ReadFile(filepath.Join(p.Dir, "log"))

@@ -1,0 +1,86 @@
+"""Writes and reads one ZBigFile in a FileStorage or a RelStorage database.
+
+usage: bigfile.py make STORAGE BLOCKS     makes root['f'] of blocks of 2 MiB, prints its oid
+       bigfile.py set STORAGE BLK TEXT    commits a block of that text, prints the tid
+       bigfile.py time STORAGE            reads all blocks, prints the seconds that took and their SHA-256
+       bigfile.py commits STORAGE         for every line read: commits and prints the tid at once
+
+STORAGE is file:PATH or postgresql:DSN (as libpq wants it).
+"""
+import hashlib
+import os
+import sys
+import time
+
+import transaction
+from wendelin.bigfile.file_zodb import ZBigFile
+from ZODB.DB import DB
+from ZODB.utils import u64
+
+BLKSIZE = 2 << 20
+
+
+def opened(storage):
+    kind, _, where = storage.partition(':')
+    if kind == 'file':
+        from ZODB.FileStorage import FileStorage
+        return DB(FileStorage(where))
+    from relstorage.adapters.postgresql import PostgreSQLAdapter
+    from relstorage.options import Options
+    from relstorage.storage import RelStorage
+    options = Options(keep_history=True, driver='psycopg2')
+    return DB(RelStorage(PostgreSQLAdapter(dsn=where, options=options), options=options))
+
+
+def hex16(b):
+    return '%016x' % u64(b)
+
+
+def make(root, blocks):
+    f = root['f'] = ZBigFile(BLKSIZE)
+    transaction.commit()
+    for blk in range(int(blocks)):
+        f.set(blk, os.urandom(BLKSIZE))
+        transaction.commit()
+    print(hex16(f._p_oid))
+
+
+def set_(root, blk, text):
+    f = root['f']
+    f.set(int(blk), text.encode())
+    transaction.commit()
+    print(hex16(f.blktab[int(blk)]._p_serial))
+
+
+def time_(root):
+    f = root['f']
+    size = f.size() // BLKSIZE
+    seconds, digest = 0, hashlib.sha256()
+    for blk in range(size):
+        t = time.perf_counter()
+        data = f.get(blk)
+        seconds += time.perf_counter() - t
+        digest.update(data)
+        f._p_jar.cacheMinimize()
+    print(seconds, digest.hexdigest())
+
+
+def commits(root):
+    f = root['f']
+    for i, _ in enumerate(sys.stdin):
+        f.set(0, b'%d' % i)
+        transaction.commit()
+        print(hex16(f.blktab[0]._p_serial), flush=True)
+
+
+def main():
+    what, storage, *args = sys.argv[1:]
+    db = opened(storage)
+    conn = db.open()
+    {'make': make, 'set': set_, 'time': time_, 'commits': commits}[what](conn.root(), *args)
+    transaction.abort()
+    conn.close()
+    db.close()
+
+
+main()

@@ -1,0 +1,77 @@
+package rel
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"syscall"
+	"time"
+)
+
+// BuildWCFS builds the command into dir and returns its path.
+func BuildWCFS(ctx context.Context, dir string) (string, error) {
+	root, err := Root()
+	if err != nil {
+		return "", err
+	}
+	bin := filepath.Join(dir, "wcfs")
+	cmd := exec.CommandContext(ctx, "go", "build", "-o", bin, ".")
+	cmd.Dir, cmd.Env = root, append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return "", fmt.Errorf("go build: %w: %s", err, out)
+	}
+	return bin, nil
+}
+
+// Mount is a running wcfs that serves a database at Dir.
+type Mount struct {
+	Dir string
+	Cmd *exec.Cmd
+	log bytes.Buffer
+}
+
+// NewMount runs cmd, which serves at dir in the foreground, and waits until it is ready.
+func NewMount(ctx context.Context, cmd *exec.Cmd, dir string) (*Mount, error) {
+	m := &Mount{Dir: dir, Cmd: cmd}
+	cmd.Stdout, cmd.Stderr = &m.log, &m.log
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGTERM}
+	if err := cmd.Start(); err != nil {
+		return nil, err
+	}
+	for end := time.Now().Add(startTimeout); ; time.Sleep(5 * time.Millisecond) {
+		if _, err := os.ReadFile(filepath.Join(dir, ".wcfs/zurl")); err == nil {
+			return m, nil
+		}
+		if time.Now().After(end) || ctx.Err() != nil || !running(cmd.Process.Pid) {
+			return nil, errors.Join(errors.New("wcfs is not ready"), m.Close(), errors.New(m.log.String()))
+		}
+	}
+}
+
+// running tells of a child that was not waited for yet.
+func running(pid int) bool {
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	i := bytes.LastIndexByte(b, ')')
+	return err == nil && i+2 < len(b) && b[i+2] != 'Z'
+}
+
+// RSS returns the server's resident memory in KiB.
+func (m *Mount) RSS() (kb int64, err error) {
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", m.Cmd.Process.Pid))
+	if err != nil {
+		return 0, err
+	}
+	_, after, _ := bytes.Cut(b, []byte("VmRSS:"))
+	_, err = fmt.Sscan(string(after), &kb)
+	return kb, err
+}
+
+// Close ends the server, which unmounts.
+func (m *Mount) Close() error {
+	m.Cmd.Process.Signal(syscall.SIGTERM)
+	return m.Cmd.Wait()
+}
