@@ -1,0 +1,92 @@
+package qemu
+
+import (
+	"fmt"
+	"strings"
+)
+
+// Descriptors QEMU inherits, in the order of exec.Cmd.ExtraFiles.
+const (
+	fdConsole = iota + 3 // kernel console
+	fdTTY                // program's terminal
+	fdControl            // control line
+	fdQMP                // QEMU's own control
+	fdStdin              // program's input, when it is no terminal
+)
+
+// args is QEMU's command line.
+func (s *Spec) args(accel Accel, initrd string) []string {
+	a := []string{
+		"-nodefaults", "-no-user-config", "-no-reboot",
+		"-machine", "q35,graphics=" + onOff(s.Graphics), "-accel", accel.option(), "-cpu", "max",
+		"-m", fmt.Sprintf("%dM", s.Memory), "-smp", fmt.Sprint(s.CPUs),
+		"-kernel", s.Kernel.Image, "-initrd", initrd, "-append", s.cmdline(),
+	}
+	if s.Graphics {
+		a = append(a, "-vga", "std", "-usb", "-device", "usb-tablet")
+	} else {
+		a = append(a, "-display", "none")
+	}
+	chardev := func(id string, fd int) {
+		a = append(a, "-chardev", fmt.Sprintf("socket,id=%s,fd=%d", id, fd))
+	}
+	chardev("con", fdConsole)
+	chardev("tty", fdTTY)
+	chardev("ctl", fdControl)
+	chardev("qmp", fdQMP)
+	a = append(a, "-mon", "chardev=qmp,mode=control", "-serial", "chardev:con", "-serial", "chardev:ctl",
+		"-device", "virtio-serial-pci", "-device", "virtconsole,chardev=tty")
+	if s.Stdin != nil && !s.TTY {
+		chardev("in", fdStdin)
+		a = append(a, "-device", "virtserialport,chardev=in,name=wcfs.stdin")
+	}
+	if s.HostRoot {
+		a = append(a, fsdev(Share{Tag: rootTag, Dir: "/", ReadOnly: true})...)
+	}
+	for _, sh := range s.Shares {
+		a = append(a, fsdev(sh)...)
+	}
+	if s.Net {
+		netdev := "user,id=net"
+		for i, f := range s.Forwards {
+			a = append(a, "-chardev", fmt.Sprintf("socket,id=fwd%d,path=%s", i, quoteComma(f.Unix)))
+			netdev += fmt.Sprintf(",guestfwd=tcp:%s-chardev:fwd%d", f.Addr, i)
+		}
+		a = append(a, "-netdev", netdev, "-device", "virtio-net-pci,netdev=net,romfile=")
+	}
+	if s.GDB != "" {
+		a = append(a, "-gdb", s.GDB, "-S")
+	}
+	return a
+}
+
+// fsdev gives a folder as a virtio 9p device. multidevs=remap: file systems mounted below it are
+// seen, with inode numbers of their own.
+func fsdev(sh Share) []string {
+	return []string{
+		"-fsdev", fmt.Sprintf("local,id=%s,path=%s,security_model=none,multidevs=remap,readonly=%s", "fs-"+sh.Tag, quoteComma(sh.Dir), onOff(sh.ReadOnly)),
+		"-device", fmt.Sprintf("virtio-9p-pci,fsdev=fs-%s,mount_tag=%s", sh.Tag, sh.Tag),
+	}
+}
+
+// cmdline is the kernel's. Most of it spares an emulated processor work that is of no use to a guest
+// that lives for seconds.
+func (s *Spec) cmdline() string {
+	c := "console=ttyS0 panic=-1 rdinit=/init mitigations=off no_timer_check random.trust_cpu=on nokaslr"
+	if s.Verbose {
+		c += " earlyprintk=serial ignore_loglevel"
+	} else {
+		c += " quiet"
+	}
+	return strings.TrimSpace(c + " " + s.Append)
+}
+
+func onOff(b bool) string {
+	if b {
+		return "on"
+	}
+	return "off"
+}
+
+// quoteComma writes a value for one of QEMU's comma separated options.
+func quoteComma(s string) string { return strings.ReplaceAll(s, ",", ",,") }

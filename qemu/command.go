@@ -1,0 +1,290 @@
+package qemu
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"runtime"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// RunOptions are the options of `wcfs run`, in the form kong reads.
+type RunOptions struct {
+	Kernel   string        `placeholder:"FILE|DIR|VERSION" help:"Kernel: a bzImage, a build tree, \"host\", or a version like 6.12, which is fetched as a Debian package once and cached. Default: the host's if /boot has it, else Debian's current one."`
+	NineP    string        `name:"9p" placeholder:"ADDR" help:"Mount the server at unix:PATH or tcp:127.0.0.1:PORT on /wcfs (cache=none), and on /wcfs-snap for snapshots (cache=loose)."`
+	Share    []string      `sep:"none" placeholder:"TAG=DIR" help:"Make DIR writable in the guest, under the same path, by a virtio 9p device with mount tag TAG. May be repeated."`
+	Mem      int           `default:"1024" placeholder:"MIB" help:"Memory in MiB."`
+	SMP      int           `name:"smp" default:"0" placeholder:"N" help:"Processors; 0: two, or one on a host with one."`
+	Accel    string        `default:"auto" enum:"auto,kvm,tcg" help:"kvm, tcg (emulation), or auto: KVM if a guest really runs under it."`
+	Timeout  time.Duration `default:"0" help:"End the guest when the program runs longer; 0: never."`
+	Graphics bool          `help:"Open a window with the guest's display."`
+	GDB      string        `name:"gdb" placeholder:"ADDR" help:"Wait for gdb at ADDR, as QEMU's -gdb takes it, for example tcp:127.0.0.1:1234."`
+	Append   string        `placeholder:"PARAMETERS" help:"More parameters for the kernel."`
+	Cache    string        `placeholder:"DIR" help:"Where fetched kernels are kept. Default: wcfs in the user's cache folder."`
+	Verbose  int           `short:"v" type:"counter" help:"-v: show the kernel's console; -vv: all it says, and QEMU's command line."`
+	Program  []string      `arg:"" passthrough:"" help:"Program and its arguments, after --."`
+}
+
+// Statuses RunCommand returns with an error; the program's own status comes without one.
+const (
+	StatusTimeout = 124 // as of timeout(1)
+	StatusFailed  = 125 // no guest, or it ended before the program did
+)
+
+// RunCommand is `wcfs run`: it runs the program in a guest on the host's root and returns its exit
+// status. If stdin and stdout are terminals the guest's console is one: keys, Ctrl-C and Ctrl-Z
+// included, go to it, and Ctrl-] followed by q ends it. Otherwise SIGINT is passed on as Ctrl-C.
+// SIGTERM, SIGQUIT and SIGHUP end the guest.
+func RunCommand(ctx context.Context, o RunOptions, stdin, stdout, stderr *os.File) (int, error) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	signals := make(chan os.Signal, 8)
+	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM, syscall.SIGQUIT, syscall.SIGHUP, syscall.SIGWINCH)
+	defer signal.Stop(signals)
+
+	spec, err := o.spec(ctx, stderr)
+	if err != nil {
+		return StatusFailed, err
+	}
+	spec.Stdin, spec.Stdout = stdin, stdout
+	if isTerminal(stdin) && isTerminal(stdout) {
+		spec.TTY = true
+		spec.Rows, spec.Cols = windowSize(stdout)
+		spec.Stdin = &escapeReader{r: stdin, quit: func() { cancel(errors.New("ended by Ctrl-] q")) }}
+	}
+	m, err := Start(ctx, spec)
+	if err != nil {
+		return StatusFailed, err
+	}
+	defer m.Close()
+	if spec.TTY {
+		restore, err := rawTerminal(stdin)
+		if err != nil {
+			return StatusFailed, err
+		}
+		defer restore()
+	}
+	done := make(chan struct{})
+	defer close(done)
+	go handleSignals(m, signals, stdout, cancel, done)
+	res, err := m.Wait(ctx)
+	switch {
+	case errors.Is(err, ErrTimeout):
+		return StatusTimeout, err
+	case err != nil:
+		return StatusFailed, err
+	}
+	return res.Status, nil
+}
+
+// handleSignals passes window sizes and Ctrl-C on, and ends the guest for other signals.
+func handleSignals(m *Machine, signals <-chan os.Signal, stdout *os.File, cancel context.CancelCauseFunc, done <-chan struct{}) {
+	for {
+		select {
+		case <-done:
+			return
+		case s := <-signals:
+			switch s {
+			case syscall.SIGWINCH:
+				_ = m.Resize(windowSize(stdout)) // a guest that is going away has no window
+				continue
+			case syscall.SIGINT:
+				select {
+				case <-m.Running():
+					_ = m.Type("\x03")
+					continue
+				default: // nobody is there yet to handle it
+				}
+			}
+			cancel(fmt.Errorf("ended by signal: %v", s))
+		}
+	}
+}
+
+// spec turns options into what is to be booted.
+func (o *RunOptions) spec(ctx context.Context, stderr *os.File) (Spec, error) {
+	s := Spec{HostRoot: true, Net: true, Memory: o.Mem, CPUs: o.SMP, Append: o.Append, GDB: o.GDB, Graphics: o.Graphics, Timeout: o.Timeout}
+	if s.CPUs == 0 {
+		s.CPUs = min(2, runtime.NumCPU())
+	}
+	var err error
+	if s.Accel, err = ParseAccel(o.Accel); err != nil {
+		return s, err
+	}
+	if err := o.program(&s); err != nil {
+		return s, err
+	}
+	if err := o.shares(&s); err != nil {
+		return s, err
+	}
+	if err := o.server(&s); err != nil {
+		return s, err
+	}
+	if o.Verbose > 0 {
+		s.KernelLog = stderr
+	}
+	if o.Verbose > 1 {
+		s.Verbose = true
+		s.CommandLine = func(args []string) {
+			for i, a := range args {
+				args[i] = shellWord(a)
+			}
+			fmt.Fprintln(stderr, strings.Join(args, " "))
+		}
+	}
+	cache := o.Cache
+	if cache == "" {
+		cache = DefaultCache()
+	}
+	s.Kernel, err = FindKernel(ctx, o.Kernel, cache)
+	return s, err
+}
+
+// program finds the program, and takes the caller's folder and the variables that make sense there.
+func (o *RunOptions) program(s *Spec) error {
+	args := o.Program
+	if len(args) > 0 && args[0] == "--" {
+		args = args[1:]
+	}
+	if len(args) == 0 {
+		return errors.New("no program given: wcfs run [OPTIONS] -- PROGRAM [ARGUMENTS]")
+	}
+	path, err := exec.LookPath(args[0])
+	if err != nil && !errors.Is(err, exec.ErrDot) {
+		return err
+	}
+	if path, err = filepath.Abs(path); err != nil {
+		return err
+	}
+	if s.Dir, err = os.Getwd(); err != nil {
+		return err
+	}
+	s.Program = append([]string{path}, args[1:]...)
+	for _, k := range []string{"PATH", "HOME", "TERM", "LANG"} {
+		if v, ok := os.LookupEnv(k); ok {
+			s.Env = append(s.Env, k+"="+v)
+		}
+	}
+	for _, fresh := range []string{"/tmp", "/run", "/dev/shm"} {
+		for _, p := range []string{s.Dir, path} {
+			if strings.HasPrefix(p, fresh+"/") && (p == s.Dir || !strings.HasPrefix(p, s.Dir+"/")) {
+				s.Expose = append(s.Expose, p)
+			}
+		}
+	}
+	return nil
+}
+
+// shares adds the writable folders, and every mounted wcfs: through the root, which is mounted with a
+// cache, its changes would not be seen.
+func (o *RunOptions) shares(s *Spec) error {
+	for _, arg := range o.Share {
+		tag, dir, ok := strings.Cut(arg, "=")
+		if !ok || dir == "" {
+			return fmt.Errorf("--share %s: want TAG=DIR", arg)
+		}
+		abs, err := filepath.Abs(dir)
+		if err != nil {
+			return fmt.Errorf("--share %s: %w", arg, err)
+		}
+		s.Shares = append(s.Shares, Share{Tag: tag, Dir: abs, Mount: abs})
+	}
+	for i, dir := range wcfsMounts() {
+		s.Shares = append(s.Shares, Share{Tag: fmt.Sprintf("wcfs.mount%d", i), Dir: dir, Mount: dir})
+	}
+	return nil
+}
+
+// server adds the two mounts of a wcfs that serves 9P.
+func (o *RunOptions) server(s *Spec) error {
+	if o.NineP == "" {
+		return nil
+	}
+	kind, addr, _ := strings.Cut(o.NineP, ":")
+	mount := func(i int, target, cache string) error {
+		source, port := "10.0.2.2", ""
+		switch kind {
+		case "unix":
+			if _, err := os.Stat(addr); err != nil {
+				return fmt.Errorf("--9p %s: %w", o.NineP, err)
+			}
+			abs, err := filepath.Abs(addr)
+			if err != nil {
+				return err
+			}
+			source, port = fmt.Sprintf("10.0.2.%d", 100+i), "564"
+			s.Forwards = append(s.Forwards, Forward{Addr: source + ":" + port, Unix: abs})
+		case "tcp":
+			host, p, err := net.SplitHostPort(addr)
+			if err != nil {
+				return fmt.Errorf("--9p %s: %w", o.NineP, err)
+			}
+			if ip := net.ParseIP(host); host != "localhost" && (ip == nil || !ip.IsLoopback()) {
+				return fmt.Errorf("--9p %s: want a loopback address of this host", o.NineP)
+			}
+			if _, err := strconv.ParseUint(p, 10, 16); err != nil {
+				return fmt.Errorf("--9p %s: %q is no port", o.NineP, p)
+			}
+			port = p
+		default:
+			return fmt.Errorf("--9p %s: want unix:PATH or tcp:127.0.0.1:PORT", o.NineP)
+		}
+		// msize: what the kernel takes at most, of the form k·4096+24 so that a page-aligned read is one message
+		s.Mounts = append(s.Mounts, Mount{Source: source, Target: target, Options: fmt.Sprintf(
+			"trans=tcp,port=%s,version=9p2000.L,cache=%s,access=any,msize=1044504,uname=run%d", port, cache, os.Getpid())})
+		return nil
+	}
+	return errors.Join(mount(0, "/wcfs", "none"), mount(1, "/wcfs-snap", "loose"))
+}
+
+// wcfsMounts lists where FUSE file systems of wcfs are mounted and answer.
+func wcfsMounts() []string {
+	b, err := os.ReadFile("/proc/self/mountinfo")
+	if err != nil {
+		return nil
+	}
+	var out []string
+	for _, dir := range parseMounts(string(b), "fuse.wcfs") {
+		alive := make(chan bool, 1)
+		go func() { alive <- isDir(dir) }()
+		select {
+		case ok := <-alive:
+			if ok {
+				out = append(out, dir)
+			}
+		case <-time.After(time.Second): // its server is stuck; QEMU would be, too
+		}
+	}
+	return out
+}
+
+// parseMounts lists mount points of a type, from the text of /proc/self/mountinfo (proc(5)).
+func parseMounts(info, fstype string) []string {
+	var out []string
+	for _, l := range strings.Split(info, "\n") {
+		front, back, ok := strings.Cut(l, " - ")
+		f, b := strings.Fields(front), strings.Fields(back)
+		if !ok || len(f) < 5 || len(b) < 1 || b[0] != fstype {
+			continue
+		}
+		dir := strings.NewReplacer(`\040`, " ", `\011`, "\t", `\012`, "\n", `\134`, `\`).Replace(f[4])
+		out = append(out, dir)
+	}
+	return out
+}
+
+// shellWord quotes what a shell would take apart.
+func shellWord(s string) string {
+	if s != "" && strings.Trim(s, tagBytes+"/,=:@+%") == "" {
+		return s
+	}
+	return shellQuote(s)
+}

@@ -1,0 +1,234 @@
+package qemu_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"wcfs/qemu"
+	"wcfs/qemu/qemutest"
+)
+
+// TestSmallGuest: a guest with an initramfs only; files, input, output byte for byte, exit status.
+func TestSmallGuest(t *testing.T) {
+	var all []byte
+	for i := range 256 {
+		all = append(all, byte(i))
+	}
+	all = bytes.Repeat(all, 40)
+	res := qemutest.Run(t, qemu.Spec{
+		Kernel:  qemutest.Kernel(t, "6.1"),
+		Program: []string{"/bin/sh", "-c", `uname -r; cat /data/f; echo "$A|$1"; cat; exit 7`, "sh", "it's"},
+		Env:     []string{"PATH=/bin", "A=b  c"},
+		Files:   []qemu.File{{Path: "/data/f", Data: []byte("from the host\n"), Mode: 0o644}},
+		Stdin:   bytes.NewReader(all),
+		Timeout: time.Minute,
+	})
+	out := string(res.Output)
+	rel, rest, _ := strings.Cut(out, "\n")
+	if !strings.HasPrefix(rel, "6.1.") {
+		t.Errorf("kernel: %q", rel)
+	}
+	if want := "from the host\nb  c|it's\n" + string(all); rest != want {
+		t.Errorf("output differs:\n%q", rest)
+	}
+	if res.Status != 7 {
+		t.Errorf("status %d", res.Status)
+	}
+}
+
+// TestPanic: a kernel that panics is an error that shows it.
+func TestPanic(t *testing.T) {
+	qemutest.Turn(t)
+	_, err := qemu.Run(t.Context(), qemu.Spec{
+		Kernel:  qemutest.Kernel(t, "6.1"),
+		Program: []string{"/bin/sh", "-c", "echo c >/proc/sysrq-trigger; sleep 1000"},
+		Timeout: time.Minute,
+	})
+	if !errors.Is(err, qemu.ErrPanic) || !strings.Contains(err.Error(), "sysrq triggered crash") {
+		t.Errorf("%v", err)
+	}
+}
+
+// TestEnds: a program that hangs is ended by the timeout, before that a guest that is stopped says
+// nothing and goes on when it is continued; QEMU is gone in the end.
+func TestEnds(t *testing.T) {
+	qemutest.Turn(t)
+	var out syncBuffer
+	m, err := qemu.Start(t.Context(), qemu.Spec{
+		Kernel:  qemutest.Kernel(t, "6.12"),
+		Program: []string{"/bin/sh", "-c", "while :; do echo tick; sleep 0.1; done"},
+		Stdout:  &out,
+		Timeout: 8 * time.Second,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer m.Close()
+	ended := make(chan error, 1)
+	go func() {
+		_, err := m.Wait(context.Background())
+		ended <- err
+	}()
+	<-m.Running()
+	out.waitFor(t, "tick")
+	if err := m.Pause(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	before := out.len()
+	time.Sleep(500 * time.Millisecond) // five ticks, were it running
+	if n := out.len() - before; n > len("tick\n") {
+		t.Errorf("stopped guest wrote %d bytes", n)
+	}
+	if err := m.Resume(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	out.waitGrows(t, before+20)
+	if err := <-ended; !errors.Is(err, qemu.ErrTimeout) {
+		t.Errorf("%v", err)
+	}
+	if err := syscall.Kill(m.Pid(), 0); !errors.Is(err, syscall.ESRCH) {
+		t.Errorf("QEMU is still there: %v", err)
+	}
+}
+
+// TestNoStart: a kernel that does not reach init in time, and one that has none.
+func TestNoStart(t *testing.T) {
+	qemutest.Turn(t)
+	k := qemutest.Kernel(t, "6.1")
+	_, err := qemu.Run(t.Context(), qemu.Spec{Kernel: k, Program: []string{"/bin/true"}, Accel: qemu.TCG, BootTimeout: 50 * time.Millisecond})
+	if !errors.Is(err, qemu.ErrBoot) || !strings.Contains(err.Error(), "did not reach init within 50ms") {
+		t.Errorf("%v", err)
+	}
+	k.Image = os.Args[0]
+	_, err = qemu.Run(t.Context(), qemu.Spec{Kernel: k, Program: []string{"/bin/true"}, Accel: qemu.TCG, BootTimeout: time.Second})
+	if !errors.Is(err, qemu.ErrBoot) {
+		t.Errorf("%v", err)
+	}
+	ctx, cancel := context.WithCancelCause(t.Context())
+	cancel(errors.New("enough"))
+	k = qemutest.Kernel(t, "6.1")
+	if _, err = qemu.Run(ctx, qemu.Spec{Kernel: k, Program: []string{"/bin/true"}, Accel: qemu.TCG}); err == nil {
+		t.Error("a guest ran under a context that had ended")
+	}
+}
+
+// TestParentDies: QEMU does not outlive the process that started it, however that ends.
+func TestParentDies(t *testing.T) {
+	qemutest.Turn(t)
+	cmd := exec.Command(os.Args[0], "-test.run=^$")
+	cmd.Env = append(os.Environ(), "QEMU_TEST_HELPER=start")
+	cmd.Stderr = os.Stderr
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	var pid int
+	if _, err := fmt.Fscan(out, &pid); err != nil {
+		t.Fatal(err)
+	}
+	if err := syscall.Kill(pid, 0); err != nil {
+		t.Fatalf("QEMU %d: %v", pid, err)
+	}
+	_ = cmd.Process.Kill()
+	_ = cmd.Wait()
+	eventually(t, "QEMU outlived its parent", func() bool {
+		b, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
+		return err != nil || bytes.Contains(b, []byte(") Z ")) // whoever adopts orphans here may be slow to reap
+	})
+}
+
+// TestHostRoot: `wcfs run` from a folder below /tmp: the host's root read-only, fresh folders, a
+// writable share, exit status of a signal.
+func TestHostRoot(t *testing.T) {
+	qemutest.Turn(t)
+	dir, share := t.TempDir(), t.TempDir()
+	script := filepath.Join(dir, "prog")
+	write(t, script, "#!/bin/bash\n"+`
+[[ $PWD == "$1" ]] && echo "dir ok"
+[[ $(cat /proc/sys/kernel/osrelease) == 6.12.* ]] && echo "kernel ok"
+touch /usr/x /x "$1/x" 2>/dev/null || echo "root ok"
+ls /tmp | grep -v Test; touch /tmp/x /run/x /dev/shm/x && echo "fresh ok"
+echo "$HOME $TERM"
+cat "$2/in"; echo from guest > "$2/out"
+cat
+kill -TERM $$
+`)
+	write(t, filepath.Join(share, "in"), "from host\n")
+	cmd := exec.Command(os.Args[0], script, dir, share)
+	cmd.Dir = dir
+	cmd.Env = append(os.Environ(), "QEMU_TEST_HELPER=command", "QEMU_TEST_SHARE=sh="+share, "HOME=/home/x", "TERM=vt100")
+	cmd.Stdin = strings.NewReader("typed\n")
+	var stderr bytes.Buffer
+	cmd.Stderr = &stderr
+	out, err := cmd.Output()
+	want := "dir ok\nkernel ok\nroot ok\nfresh ok\n/home/x vt100\nfrom host\ntyped\n"
+	if string(out) != want {
+		t.Errorf("output:\n%s", out)
+	}
+	if cmd.ProcessState.ExitCode() != 128+15 {
+		t.Errorf("%v: %s", err, stderr.String())
+	}
+	if b, err := os.ReadFile(filepath.Join(share, "out")); err != nil || string(b) != "from guest\n" {
+		t.Errorf("share: %q %v", b, err)
+	}
+}
+
+func write(t *testing.T, path, text string) {
+	t.Helper()
+	if err := os.WriteFile(path, []byte(text), 0o755); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func eventually(t *testing.T, what string, ok func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(30 * time.Second); !ok(); time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatal(what)
+		}
+	}
+}
+
+// syncBuffer collects what a guest writes.
+type syncBuffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer // guarded by mu
+}
+
+func (s *syncBuffer) Write(p []byte) (int, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.b.Write(p)
+}
+
+func (s *syncBuffer) text() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.b.String()
+}
+
+func (s *syncBuffer) len() int { return len(s.text()) }
+
+func (s *syncBuffer) waitFor(t *testing.T, what string) {
+	t.Helper()
+	eventually(t, fmt.Sprintf("no %q", what), func() bool { return strings.Contains(s.text(), what) })
+}
+
+func (s *syncBuffer) waitGrows(t *testing.T, n int) {
+	t.Helper()
+	eventually(t, "guest does not go on", func() bool { return s.len() >= n })
+}

@@ -1,0 +1,105 @@
+#!/bin/busybox sh
+# shellcheck shell=dash
+# Init of the guest, run by busybox. Its configuration, /etc/guest.conf, sets:
+#   HOSTROOT  1: the host's root is mounted (tag "wcfsroot") and becomes the root
+#   NET       1: user mode network
+#   TTYMODE   arguments of stty for the program's terminal
+#   STDIN     1: the program's standard input is the virtio port "wcfs.stdin"
+# and defines the functions:
+#   mounts    mounts what the caller asked for, below $R
+# /etc/program runs the program.
+set -u
+busybox=/bin/busybox
+b() { "$busybox" "$@"; }
+say() { echo "$*" >&3; }
+fail() { say "fail $*"; b sleep 5; b poweroff -f; }
+
+case ${1-} in
+stage2)
+    busybox=/run/wcfs/busybox
+    etc=/run/wcfs
+    # shellcheck source=/dev/null
+    . $etc/guest.conf
+    ;;
+*) # by the kernel, which hands on the parameters it does not know
+    b mount -t devtmpfs dev /dev 2>/dev/null
+    b mount -t proc proc /proc
+    b mount -t sysfs sys /sys
+    b stty -F /dev/ttyS1 raw -echo
+    exec 3<>/dev/ttyS1
+    say ready
+    # shellcheck source=/dev/null
+    . /etc/guest.conf
+    for m in /modules/*.ko; do
+        [ -e "$m" ] && { b insmod "$m" || echo "insmod $m failed" >/dev/console; }
+    done
+    b ip link set lo up
+    if [ "$NET" = 1 ]; then
+        b ip link set eth0 up || fail "no network card: the kernel needs CONFIG_VIRTIO_NET and CONFIG_VIRTIO_PCI"
+        b ip addr add 10.0.2.15/24 dev eth0
+        b ip route add default via 10.0.2.2
+    fi
+    if [ "$HOSTROOT" = 1 ]; then
+        b mkdir /host
+        b mount -t 9p -o "ro,trans=virtio,version=9p2000.L,cache=loose,msize=512000,access=any" wcfsroot /host ||
+            fail "the host's root cannot be mounted: the kernel needs CONFIG_9P_FS, CONFIG_NET_9P_VIRTIO and CONFIG_VIRTIO_PCI"
+        # The root is a small tmpfs into which the host's folders are bound: so there may be mount
+        # points that the host does not have.
+        R=/root
+        b mount -t tmpfs -o mode=755 root $R
+        for f in /host/* /host/.[!.]*; do
+            n=${f##*/}
+            case $n in proc | sys | dev | tmp | run) continue ;; esac
+            if [ -L "$f" ]; then
+                b ln -s "$(b readlink "$f")" "$R/$n"
+            elif [ -d "$f" ]; then
+                b mkdir "$R/$n" && b mount --bind "$f" "$R/$n"
+            fi
+        done
+        b mkdir $R/proc $R/sys $R/dev $R/tmp $R/run
+        b mount -t tmpfs -o mode=755 run $R/run
+        b mount -t tmpfs -o mode=1777 tmp $R/tmp
+        b mkdir -p $R/run/wcfs/host
+        b mount --move /host $R/run/wcfs/host # what the fresh folders hide
+        b mount --move /proc $R/proc
+        b mount --move /sys $R/sys
+        b mount --move /dev $R/dev
+        b cp /bin/busybox /init /etc/guest.conf /etc/program $R/run/wcfs/
+        exec "$busybox" switch_root $R /run/wcfs/busybox sh /run/wcfs/init stage2
+    fi
+    etc=/etc
+    b mount -t tmpfs -o mode=1777 tmp /tmp
+    ;;
+esac
+R=''
+b mkdir -p /dev/shm /dev/pts
+b mount -t tmpfs -o mode=1777 shm /dev/shm
+b mount -t devpts -o mode=620,ptmxmode=666 pts /dev/pts
+[ -e /dev/fd ] || b ln -s /proc/self/fd /dev/fd
+mounts
+[ "$HOSTROOT" = 1 ] && b mount -o remount,ro /
+
+tty=/dev/hvc0
+[ -c $tty ] || fail "no terminal for the program: the kernel needs CONFIG_VIRTIO_CONSOLE and CONFIG_VIRTIO_PCI"
+exec 5<>$tty # the driver forgets the mode when nobody has it open
+# shellcheck disable=SC2086
+b stty -F $tty sane $TTYMODE
+in=$tty
+if [ "$STDIN" = 1 ]; then
+    for p in /sys/class/virtio-ports/*; do
+        [ "$(b cat "$p/name" 2>/dev/null)" = wcfs.stdin ] && in=/dev/${p##*/}
+    done
+fi
+while read -r what rows cols <&3; do
+    [ "$what" = size ] && b stty -F $tty rows "$rows" cols "$cols"
+done >/dev/null 2>&1 &
+say run
+# in the foreground: a background job of a script would ignore Ctrl-C
+# shellcheck disable=SC2094
+"$busybox" setsid -c "$busybox" sh -c ". $etc/program" program <$tty >$tty 2>&1 3<&- 5<&- 4<"$in"
+status=$?
+b sync
+b stty -F $tty sane # waits until the output is gone
+say "exit $status"
+b sleep 5
+b poweroff -f

@@ -1,0 +1,181 @@
+package qemu
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+)
+
+func TestVersions(t *testing.T) {
+	for _, c := range []struct {
+		rel, version string
+		want         bool
+	}{
+		{"6.1.0-56-amd64", "6.1", true}, {"6.1.0-56-amd64", "6.1.0", true}, {"6.12.1+deb12-amd64", "6.1", false},
+		{"6.12.1+deb12-amd64", "6.12", true}, {"6.12.1+deb12-amd64", "6.12.1", true}, {"6.12.11+deb12-amd64", "6.12.1", false},
+		{"6.1.0-56-amd64", "", true},
+	} {
+		if got := ofVersion(c.rel, c.version); got != c.want {
+			t.Errorf("ofVersion(%q, %q) = %v", c.rel, c.version, got)
+		}
+	}
+	list := []string{"6.12.9+deb12-amd64", "6.1.0-9-amd64", "6.12.10+deb12-amd64", "6.1.0-10-amd64"}
+	slices.SortFunc(list, func(a, b string) int {
+		if versionLess(a, b) {
+			return -1
+		}
+		return 1
+	})
+	if got := strings.Join(list, " "); got != "6.1.0-9-amd64 6.1.0-10-amd64 6.12.9+deb12-amd64 6.12.10+deb12-amd64" {
+		t.Errorf("sorted: %s", got)
+	}
+	for name, want := range map[string]bool{"6.1": true, "6.12.95": true, "6": false, "6.x": false, "./6.1": false, "bzImage": false, "6..1": false} {
+		if isVersion(name) != want {
+			t.Errorf("isVersion(%q) = %v", name, !want)
+		}
+	}
+}
+
+func TestAptSources(t *testing.T) {
+	got := aptSources("http://mirror.example/debian/ bookworm main\nhttp://mirror.example/debian/ bookworm-updates main\n" +
+		"http://other.example/stuff/ stable main\n")
+	for _, want := range []string{"debian/ bookworm main\n", "debian/ bookworm-updates main\n", "debian/ bookworm-backports main\n"} {
+		if !strings.Contains(got, want) {
+			t.Errorf("no %q in\n%s", want, got)
+		}
+	}
+	if strings.Count(got, "\n") != 3 || strings.Contains(got, "stuff") {
+		t.Errorf("too much:\n%s", got)
+	}
+}
+
+// TestCpio has busybox unpack an archive.
+func TestCpio(t *testing.T) {
+	var buf bytes.Buffer
+	c := newCpio(&buf)
+	c.file("a/b/c", 0o640, []byte("hello"))
+	c.file("a/d", 0o755, bytes.Repeat([]byte("x"), 4097))
+	c.symlink("a/l", "b/c")
+	c.file("empty", 0o600, nil)
+	if err := c.close(); err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	cmd := exec.Command("busybox", "cpio", "-i", "-m")
+	cmd.Dir, cmd.Stdin = dir, &buf
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	for name, want := range map[string]string{"a/b/c": "hello", "a/l": "hello", "a/d": strings.Repeat("x", 4097), "empty": ""} {
+		if got, err := os.ReadFile(filepath.Join(dir, name)); err != nil || string(got) != want {
+			t.Errorf("%s: %q, %v", name, got, err)
+		}
+	}
+	if st, err := os.Stat(filepath.Join(dir, "a/b/c")); err != nil || st.Mode().Perm() != 0o640 {
+		t.Errorf("mode: %v %v", st, err)
+	}
+	bad := newCpio(failingWriter{})
+	bad.file("x", 0o644, []byte("y"))
+	if bad.close() == nil {
+		t.Error("an error of the writer was lost")
+	}
+}
+
+type failingWriter struct{}
+
+func (failingWriter) Write([]byte) (int, error) { return 0, io.ErrShortWrite }
+
+func TestShellQuote(t *testing.T) {
+	for _, s := range []string{"", "a b", "it's", "$HOME `x` \\ \"", "new\nline", "-n"} {
+		out, err := exec.Command("sh", "-c", "printf %s "+shellQuote(s)).Output()
+		if err != nil || string(out) != s {
+			t.Errorf("%q came back as %q, %v", s, out, err)
+		}
+	}
+}
+
+func TestTail(t *testing.T) {
+	var c tail
+	for _, s := range []string{"one\r\n", "[ 1.0] Kernel pan", "ic - not syncing: oh\n", "\x1b[0mtwo\n"} {
+		if _, err := c.Write([]byte(s)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got := c.panicLine(); got != "[ 1.0] Kernel panic - not syncing: oh" {
+		t.Errorf("panic: %q", got)
+	}
+	if got := c.lastLines(); !strings.HasPrefix(got, "one\n") || !strings.HasSuffix(got, "two") || strings.ContainsRune(got, 0x1b) {
+		t.Errorf("last lines: %q", got)
+	}
+	for range 100 {
+		_, _ = c.Write(bytes.Repeat([]byte("0123456789abcde\n"), 1024))
+	}
+	if got := len(c.text()); got != tailSize {
+		t.Errorf("kept %d bytes", got)
+	}
+}
+
+func TestEscape(t *testing.T) {
+	quits := 0
+	e := &escapeReader{r: strings.NewReader("ab\x1d\x1dc\x1dxd\x1dqe"), quit: func() { quits++ }}
+	got, err := io.ReadAll(e)
+	if err != nil || string(got) != "ab\x1dcxde" || quits != 1 {
+		t.Errorf("%q, %d quits, %v", got, quits, err)
+	}
+}
+
+func TestParseMounts(t *testing.T) {
+	got := parseMounts("22 1 0:21 / /proc rw - proc proc rw\n36 22 0:50 / /mnt/a\\040b rw,nosuid shared:5 - fuse.wcfs wcfs rw\nbroken\n", "fuse.wcfs")
+	if len(got) != 1 || got[0] != "/mnt/a b" {
+		t.Errorf("%q", got)
+	}
+}
+
+// TestRefusals: what cannot work is refused with a word that helps.
+func TestRefusals(t *testing.T) {
+	notKernel := filepath.Join(t.TempDir(), "x")
+	if err := os.WriteFile(notKernel, make([]byte, 1<<16), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	for name, say := range map[string]string{notKernel: "not a bzImage", "/nonexistent": "neither a file", t.TempDir(): "not a build tree"} {
+		if _, err := FindKernel(t.Context(), name, t.TempDir()); !errors.Is(err, ErrKernel) || !strings.Contains(err.Error(), say) {
+			t.Errorf("kernel %s: %v", name, err)
+		}
+	}
+	k := Kernel{Name: "k", Image: "/nonexistent"}
+	for say, s := range map[string]Spec{
+		"no kernel":       {Program: []string{"x"}},
+		"no program":      {Kernel: k},
+		"zero byte":       {Kernel: k, Program: []string{"x\x00"}},
+		"MiB":             {Kernel: k, Program: []string{"x"}, Memory: 1},
+		"is not a folder": {Kernel: k, Program: []string{"x"}, Shares: []Share{{Tag: "t", Dir: notKernel, Mount: "/x"}}},
+		"is no tag":       {Kernel: k, Program: []string{"x"}, Shares: []Share{{Tag: "a,b", Dir: "/", Mount: "/x"}}},
+		"not absolute":    {Kernel: k, Program: []string{"x"}, Shares: []Share{{Tag: "t", Dir: "/", Mount: "x"}}},
+	} {
+		if _, err := Run(t.Context(), s); err == nil || !strings.Contains(err.Error(), say) {
+			t.Errorf("want %q: %v", say, err)
+		}
+	}
+	for _, addr := range []string{"tcp:192.0.2.1:5640", "tcp:127.0.0.1:x", "/path", "unix:/nonexistent", "tcp:127.0.0.1"} {
+		o := RunOptions{NineP: addr}
+		if err := o.server(&Spec{}); err == nil || !strings.Contains(err.Error(), "--9p "+addr) {
+			t.Errorf("--9p %s: %v", addr, err)
+		}
+	}
+}
+
+// TestNoQEMU: without QEMU the error says which package has it.
+func TestNoQEMU(t *testing.T) {
+	t.Setenv("PATH", t.TempDir())
+	_, err := Run(context.Background(), Spec{Kernel: Kernel{Image: "/x"}, Program: []string{"x"}})
+	if !errors.Is(err, ErrMissing) || !strings.Contains(err.Error(), "Debian package qemu-system-x86") {
+		t.Errorf("%v", err)
+	}
+}
