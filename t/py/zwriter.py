@@ -8,7 +8,7 @@ are raw and travel as base64, oids and tids as 16 hex digits. Several databases 
     {"op": "vote", "db": "x", "objs": ...}                           written with status 'c', not finished
     {"op": "finish", "db": "x"} / {"op": "abort", "db": "x"}         what becomes of it
     {"op": "undo", "db": "x", "tid": tid}                            -> {"tid": tid}
-    {"op": "pack", "db": "x", "tid": tid}                            as of tid, without garbage collection
+    {"op": "pack", "db": "x", "tid": tid}                            as of tid; no object is collected
     {"op": "hammer", "db": "x", "oid": oid, "n": 200}                n commits in a row -> {"tids": [...]}
     {"op": "load", "db": "x", "oid": oid, "at": tid}                 -> {"data": record, "serial": tid} or {}
     {"op": "iterate", "db": "x"}                                     -> {"txns": [[tid, [oid, ...]], ...]}
@@ -17,6 +17,7 @@ are raw and travel as base64, oids and tids as 16 hex digits. Several databases 
 import base64
 import json
 import sys
+import time
 
 from persistent.TimeStamp import TimeStamp
 from ZODB.Connection import TransactionMetaData
@@ -78,8 +79,23 @@ def unhex(s):
     return p64(int(s, 16))
 
 
-def references(record, oids=None):
-    return oids if oids is not None else []
+def pack(fs, tid):
+    """Pack as of tid and keep every object that was there.
+
+    Without garbage collection FileStorage forgets to keep what later undo records point to, and
+    fails; so let the root refer to everything.
+    """
+    t = TimeStamp(tid).timeTime()
+    stop = TimeStamp(*time.gmtime(t)[:5] + (t % 60,)).raw()  # pack() takes a time, and rounds
+    live = []
+    for oid in fs._index:
+        try:
+            if fs.loadBefore(oid, p64(u64(stop) + 1)):
+                live.append(oid)
+        except POSKeyError:
+            pass
+    todo = [live]
+    fs.pack(t, lambda record, oids=None: todo.pop() if todo else [])
 
 
 def handle(dbs, r):
@@ -101,7 +117,7 @@ def handle(dbs, r):
     if op == 'undo':
         return {'tid': hex16(db.undo(unhex(r['tid'])))}
     if op == 'pack':
-        db.fs.pack(TimeStamp(unhex(r['tid'])).timeTime(), references, gc=False)
+        pack(db.fs, unhex(r['tid']))
         return {}
     if op == 'hammer':
         tids = []
