@@ -12,6 +12,9 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
 
 	"wcfs/zcore"
 	"wcfs/zcore/tree"
@@ -288,12 +291,7 @@ func (l *fakeLink) Write(ctx context.Context, p []byte, off int64) (int, error) 
 	return len(p), nil
 }
 
-func (l *fakeLink) Close() {
-	l.t.opened.Add(-1)
-	if l.proc != nil {
-		l.proc.Close()
-	}
-}
+func (l *fakeLink) Close() { l.t.opened.Add(-1) } // proc is closed at the end of the test
 
 // lastLink returns the stream opened last.
 func (t *fakeTree) lastLink() *fakeLink {
@@ -363,6 +361,11 @@ func (f *fixture) end() {
 	if err := f.srv.Wait(ctx); err != nil && !strings.Contains(err.Error(), ErrAborted.Error()) {
 		f.Errorf("serving did not end: %v", err)
 	}
+	for _, l := range f.tree.links {
+		if l.proc != nil {
+			l.proc.Close()
+		}
+	}
 	if n := f.tree.live.Load(); n != 0 {
 		f.Errorf("%d nodes were not released", n)
 	}
@@ -381,4 +384,22 @@ func until(t *testing.T, what string, cond func() bool) {
 			t.Fatalf("timed out waiting until %s", what)
 		}
 	}
+}
+
+func failRead(context.Context, zodb.Oid, int64, int) error {
+	return fmt.Errorf("load: %w", tree.ErrIO)
+}
+
+// tooMuch answers more than was asked for.
+func tooMuch(_ zodb.Oid, _ byte, size int, _ int64) []zcore.Piece {
+	return []zcore.Piece{{Mem: make([]byte, size+1)}}
+}
+
+// mincore is mincore(2), which package unix does not have.
+func mincore(mem, vec []byte) error {
+	_, _, e := unix.Syscall(unix.SYS_MINCORE, uintptr(unsafe.Pointer(&mem[0])), uintptr(len(mem)), uintptr(unsafe.Pointer(&vec[0])))
+	if e != 0 {
+		return e
+	}
+	return nil
 }
