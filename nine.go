@@ -80,7 +80,7 @@ func (d *domains) get(uname, credential string) *zcore.Domain {
 		o.conns++
 		return o.dom
 	}
-	dom := d.core.NewDomain(key)
+	dom := d.core.NewDomain(key, known)
 	o := &openDomain{key: key, dom: dom, conns: 1}
 	o.forget = dom.OnFail(func() { d.failed(o) })
 	if known {

@@ -111,9 +111,14 @@ func (c *Core) commit(ctx context.Context, batch []zodb.Commit) error {
 		return err
 	}
 	c.step(StepDropped)
-	for _, com := range batch {
+	changed := 0
+	for i, com := range batch {
 		c.announce(com.Tid)
+		for _, d := range deltas[i] {
+			changed += len(d.Blocks)
+		}
 	}
+	c.moveBase(changed)
 	c.step(StepAnnounced)
 	return nil
 }

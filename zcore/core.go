@@ -68,6 +68,7 @@ type Core struct {
 	headMove chan struct{}             // mu; closed and replaced when head moves
 	files    map[zodb.Oid]*HeadFile    // mu
 	revs     map[revKey]*keptRev       // mu; attributes kept for pins
+	base     headBase                  // mu
 	zheads   map[*ZheadStream]struct{} // mu
 	failure  error                     // mu
 	queue    []zodb.Commit             // mu; followed, not yet published
@@ -108,6 +109,7 @@ func New(ctx context.Context, stor zodb.Storage, opts Options) (*Core, error) {
 		zheads:   map[*ZheadStream]struct{}{},
 		queued:   make(chan struct{}, 1),
 	}
+	c.base = headBase{tid: head, since: time.Now(), hold: c.tail.Hold(head)}
 	c.ctx, c.cancel = context.WithCancelCause(context.WithoutCancel(ctx))
 	return c, nil
 }

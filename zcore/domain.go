@@ -7,19 +7,26 @@ import "sync"
 type Domain struct {
 	name  string
 	local bool // the FUSE mount: its clients are processes here, its page cache is controlled
+	// anonymous: nothing says which connections share its page cache.
+	anonymous bool
 
 	mu     sync.Mutex
-	failed bool           // mu; a client did not acknowledge and there is no process to kill
-	onFail map[int]func() // mu
-	nextID int            // mu
+	failed bool                 // mu; a client did not acknowledge and there is no process to kill
+	onFail map[int]func()       // mu
+	nextID int                  // mu
+	bases  map[baseKey]*baseSet // mu
 }
 
 func newDomain(name string, local bool) *Domain {
-	return &Domain{name: name, local: local, onFail: map[int]func(){}}
+	return &Domain{name: name, local: local, onFail: map[int]func(){}, bases: map[baseKey]*baseSet{}}
 }
 
-// NewDomain makes the domain of a remote guest.
-func (c *Core) NewDomain(name string) *Domain { return newDomain(name, false) }
+// NewDomain makes the domain of a remote guest; named tells that all its connections are known to be.
+func (c *Core) NewDomain(name string, named bool) *Domain {
+	d := newDomain(name, false)
+	d.anonymous = !named
+	return d
+}
 
 // Name is for logs.
 func (d *Domain) Name() string { return d.name }

@@ -36,7 +36,14 @@ func (l *Link) settle() {
 	l.mu.Unlock()
 	if l.proc == nil {
 		l.drained(min(time.Second, limit/4))
-		l.dom.fail()
+		if !l.dom.local {
+			l.dom.fail()
+			return
+		}
+		for _, w := range l.watches() {
+			w.poison()
+		}
+		l.poisoned.Store(true)
 		return
 	}
 	if closed {
@@ -60,6 +67,19 @@ func (l *Link) settle() {
 		}
 	}
 	l.c.fail(fmt.Errorf("faulty watch client pid %d cannot be killed", l.proc.Pid()))
+}
+
+// watches returns the watches of the link.
+func (l *Link) watches() []*clientWatch {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	var ws []*clientWatch
+	for _, on := range l.byOid {
+		if on.w != nil {
+			ws = append(ws, on.w)
+		}
+	}
+	return ws
 }
 
 // dies waits for the client's process to end.

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 
 	"wcfs/zcore/watch"
 	"wcfs/zcore/zodb"
@@ -16,6 +17,8 @@ type Link struct {
 	c    *Core
 	dom  *Domain
 	proc Process // nil where there is no process to kill
+	// baseOnly: the client's reads go through a page cache that is not controlled (virtfs).
+	baseOnly bool
 
 	ctx    context.Context // ends when the link has ended: nothing of it is waited for any more
 	cancel context.CancelCauseFunc
@@ -31,8 +34,9 @@ type Link struct {
 	asked  map[uint64]*asked         // mu; our requests without a reply
 	byOid  map[zodb.Oid]*watchOnLink // mu
 
-	fault  sync.Once
-	killed chan struct{} // closed when a faulty client has been dealt with
+	fault    sync.Once
+	poisoned atomic.Bool   // a virtfs client did not acknowledge: its blocks are unreadable
+	killed   chan struct{} // closed when a faulty client has been dealt with
 }
 
 // asked is a request of the server's under way.
@@ -60,6 +64,16 @@ func (c *Core) OpenLink(dom *Domain, proc Process) (*Link, error) {
 	l.ctx, l.cancel = context.WithCancelCause(c.ctx)
 	c.nLink.Add(1)
 	return l, nil
+}
+
+// OpenBaseLink opens a link for a client that comes through the FUSE mount but has a page cache of its
+// own in between, and whose process must not be killed: QEMU. It takes base watches only.
+func (c *Core) OpenBaseLink(dom *Domain) (*Link, error) {
+	l, err := c.OpenLink(dom, nil)
+	if err == nil {
+		l.baseOnly = true
+	}
+	return l, err
 }
 
 // Read returns at least one byte and at most size of the lines for the client; it blocks until there

@@ -89,6 +89,9 @@ func (w *clientWatch) send(blk Blk, p *pinned) {
 func (w *clientWatch) sendOne(blk Blk, rev zodb.Tid) error {
 	l := w.l
 	pin := watch.Pin{Oid: w.f.Oid(), Blk: blk, Rev: rev, Head: rev == tidHead}
+	if pin.Head && w.hasBase {
+		pin.Head, pin.Rev = false, w.base
+	}
 	if !pin.Head {
 		release, err := w.keepRev(rev)
 		if err != nil {
@@ -118,7 +121,7 @@ func (l *Link) after() error {
 	switch {
 	case l.c.isFailed():
 		return ErrNotConn
-	case l.dom.hasFailed():
+	case l.dom.hasFailed() || l.poisoned.Load():
 		return errDomainFailed
 	}
 	return nil
@@ -193,13 +196,18 @@ func (f *HeadFile) pinReaders(ctx context.Context, dom *Domain, blk Blk, v zodb.
 			msgs = append(msgs, m)
 		}
 	}
+	return f.c.waitPins(ctx, msgs)
+}
+
+// waitPins waits until all are acknowledged, or their clients do not matter any more.
+func (c *Core) waitPins(ctx context.Context, msgs []*pinMsg) error {
 	for _, m := range msgs {
 		select {
 		case <-m.done:
 			if m.err != nil {
 				return m.err
 			}
-		case <-f.c.failed:
+		case <-c.failed:
 			return ErrNotConn
 		case <-ctx.Done():
 			return ErrInterrupted

@@ -38,7 +38,10 @@ type request struct {
 type clientWatch struct {
 	l    *Link
 	f    *HeadFile
-	hold *history.Hold // on at
+	hold *history.Hold // on at, or on base
+
+	hasBase bool // over base instead of head
+	base    zodb.Tid
 
 	ctx    context.Context // ends when the watch is gone
 	cancel context.CancelFunc
@@ -49,7 +52,10 @@ type clientWatch struct {
 	pins map[Blk]*pinned // mu
 }
 
-var errRemoved = errors.New("the watch was removed meanwhile")
+var (
+	errRemoved   = errors.New("the watch was removed meanwhile")
+	errGoingBack = errors.New("going back in history is forbidden")
+)
 
 // request takes a watch request. Requests for one file run one after another; `-` overtakes them.
 func (l *Link) request(stream uint64, r watch.Request) {
@@ -113,7 +119,7 @@ func (l *Link) serve(ctx context.Context, on *watchOnLink) {
 		r := on.todo[0]
 		on.todo = on.todo[1:]
 		l.mu.Unlock()
-		err := l.setup(ctx, on, r.Request)
+		err := l.setup(ctx, on, r)
 		switch {
 		case l.ctx.Err() != nil:
 			return // the client reads EOF
@@ -136,22 +142,19 @@ func setupError(r watch.Request, why string) string {
 }
 
 // setup does `watch f @at`; it returns when every initial pin is acknowledged.
-func (l *Link) setup(ctx context.Context, on *watchOnLink, r watch.Request) error {
+func (l *Link) setup(ctx context.Context, on *watchOnLink, r request) error {
 	c := l.c
-	if r.HasBase {
-		return errors.New("base watches are not there yet")
-	}
 	if err := c.waitHead(ctx, r.At); err != nil {
 		return errRemoved
 	}
-	hold := c.tail.Hold(r.At)
+	hold := c.tail.Hold(r.least())
 	c.step(StepWatchHold)
-	f, err := c.checkAt(r)
+	f, err := l.checkAt(r)
 	if err != nil {
 		hold.Release()
 		return err
 	}
-	w, err := l.enter(ctx, on, f, r.At, hold)
+	w, err := l.enter(ctx, on, f, r, hold)
 	if err != nil {
 		hold.Release()
 		return err
@@ -161,7 +164,12 @@ func (l *Link) setup(ctx context.Context, on *watchOnLink, r watch.Request) erro
 	v := c.view
 	c.mu.Unlock()
 	c.step(StepWatchView)
-	msgs, err := w.pinChanged(ctx, r.At, v)
+	var msgs []*pinMsg
+	if w.hasBase {
+		msgs, err = w.pinMarked(ctx, r.At)
+	} else {
+		msgs, err = w.pinChanged(ctx, r.At, v)
+	}
 	if err != nil {
 		if ctx.Err() == nil && w.ctx.Err() == nil {
 			c.fail(fmt.Errorf("watch f<%s> @%s: %w", r.Oid, r.At, err))
@@ -185,7 +193,8 @@ func (l *Link) setup(ctx context.Context, on *watchOnLink, r watch.Request) erro
 }
 
 // checkAt says whether a file can be watched as of at, which is announced and held.
-func (c *Core) checkAt(r watch.Request) (*HeadFile, error) {
+func (l *Link) checkAt(r request) (*HeadFile, error) {
+	c := l.c
 	head := c.Head()
 	if tail, _ := c.tail.Bounds(); r.At < tail || c.tail.Unknown(r.At) {
 		return nil, fmt.Errorf("too far away back from head/at (@%s); δt = %s", head, head.Time().Sub(r.At.Time()))
@@ -197,39 +206,123 @@ func (c *Core) checkAt(r watch.Request) (*HeadFile, error) {
 	if f.h.Epoch > r.At {
 		return nil, fmt.Errorf("file epoch detected @%s in between (at,head=@%s]", f.h.Epoch, head)
 	}
+	if r.HasBase {
+		return f, l.checkBase(r.Request, f)
+	}
+	if l.baseOnly {
+		return nil, errors.New("only base watches can be had here")
+	}
 	return f, nil
 }
 
+// least is the oldest tid that the watch depends on.
+func (r request) least() zodb.Tid {
+	if r.HasBase {
+		return min(r.Base, r.At)
+	}
+	return r.At
+}
+
 // enter makes the watch known to readers, or sets the at of the one that is. It takes over hold.
-func (l *Link) enter(ctx context.Context, on *watchOnLink, f *HeadFile, at zodb.Tid, hold *history.Hold) (*clientWatch, error) {
+func (l *Link) enter(ctx context.Context, on *watchOnLink, f *HeadFile, r request, hold *history.Hold) (*clientWatch, error) {
 	l.mu.Lock()
 	w := on.w
-	if w == nil {
-		if ctx.Err() != nil {
-			l.mu.Unlock()
-			return nil, errRemoved
-		}
-		w = &clientWatch{l: l, f: f, hold: hold, at: at, pins: map[Blk]*pinned{}}
-		w.ctx, w.cancel = context.WithCancel(l.ctx)
-		on.w = w
-		l.mu.Unlock()
-		f.addWatch(w, at)
-		l.c.nWatch.Add(1)
-		return w, nil
-	}
 	l.mu.Unlock()
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	if w.gone {
+	if w != nil && (w.hasBase != r.HasBase || w.base != r.Base) {
+		if err := w.replace(ctx, on, r.At); err != nil {
+			return nil, err
+		}
+		w = nil
+	}
+	if w != nil {
+		return w, w.advance(r.At, hold)
+	}
+	w = &clientWatch{l: l, f: f, hold: hold, at: r.At, hasBase: r.HasBase, base: r.Base, pins: map[Blk]*pinned{}}
+	w.ctx, w.cancel = context.WithCancel(l.ctx)
+	l.mu.Lock()
+	if ctx.Err() != nil {
+		l.mu.Unlock()
 		return nil, errRemoved
 	}
-	if at < w.at {
-		return nil, errors.New("going back in history is forbidden")
+	on.w = w
+	l.mu.Unlock()
+	l.c.nWatch.Add(1)
+	w.show()
+	return w, nil
+}
+
+// advance sets at; on success it takes over hold.
+func (w *clientWatch) advance(at zodb.Tid, hold *history.Hold) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	switch {
+	case w.gone:
+		return errRemoved
+	case at < w.at:
+		return errGoingBack
 	}
 	w.at = at
-	w.hold.Move(at)
+	if !w.hasBase {
+		w.hold.Move(at)
+	}
 	hold.Release()
-	return w, nil
+	return nil
+}
+
+// replace ends a watch whose file is to be watched over another base, after its pins are acknowledged.
+func (w *clientWatch) replace(ctx context.Context, on *watchOnLink, at zodb.Tid) error {
+	if at < w.atNow() {
+		return errGoingBack
+	}
+	if err := w.l.c.waitPins(ctx, w.pending()); err != nil {
+		return errRemoved
+	}
+	w.l.mu.Lock()
+	if on.w == w {
+		on.w = nil
+	}
+	w.l.mu.Unlock()
+	w.remove()
+	return nil
+}
+
+// pending returns the last message of each block that is not acknowledged.
+func (w *clientWatch) pending() []*pinMsg {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	var msgs []*pinMsg
+	for _, p := range w.pins {
+		if n := len(p.queue); n > 0 {
+			msgs = append(msgs, p.queue[n-1])
+		}
+	}
+	return msgs
+}
+
+// show makes the watch known to readers, hide undoes it.
+func (w *clientWatch) show() {
+	if !w.hasBase {
+		w.f.addWatch(w, w.at)
+	} else {
+		s := w.set()
+		s.mu.Lock()
+		s.watches[w] = struct{}{}
+		s.mu.Unlock()
+	}
+	if w.ctx.Err() != nil { // removed meanwhile
+		w.hide()
+	}
+}
+
+func (w *clientWatch) hide() {
+	if !w.hasBase {
+		w.f.dropWatch(w)
+		return
+	}
+	s := w.set()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.watches, w)
 }
 
 func (f *HeadFile) addWatch(w *clientWatch, at zodb.Tid) {
@@ -296,7 +389,7 @@ func (w *clientWatch) remove() {
 	w.mu.Unlock()
 	w.cancel()
 	w.hold.Release()
-	w.f.dropWatch(w)
+	w.hide()
 	w.l.c.nWatch.Add(-1)
 }
 
@@ -304,6 +397,9 @@ func (f *HeadFile) dropWatch(w *clientWatch) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	t := f.watches[w.l.dom]
+	if t == nil {
+		return
+	}
 	delete(t.ws, w)
 	if len(t.ws) == 0 {
 		delete(f.watches, w.l.dom)

@@ -26,7 +26,7 @@ func (t *Tail) BlkRevAt(ctx context.Context, f *File, blk Blk, at zodb.Tid) (zod
 	b := f.find(blk)
 	if b == nil || at < t.tail { // what is recorded reaches back to tail only
 		t.mu.Unlock()
-		return t.walkBack(ctx, f, blk, at)
+		return t.walkBack(ctx, f, blk, at, floor)
 	}
 	since, base := b.since, b.base
 	var rev zodb.Tid
@@ -39,7 +39,7 @@ func (t *Tail) BlkRevAt(ctx context.Context, f *File, blk Blk, at zodb.Tid) (zod
 	}
 	if base == 0 {
 		var err error
-		if base, err = t.walkBack(ctx, f, blk, since); err != nil {
+		if base, err = t.walkBack(ctx, f, blk, since, floor); err != nil {
 			return 0, err
 		}
 		t.mu.Lock()
@@ -51,13 +51,17 @@ func (t *Tail) BlkRevAt(ctx context.Context, f *File, blk Blk, at zodb.Tid) (zod
 	if base <= at {
 		return base, nil
 	}
-	return t.walkBack(ctx, f, blk, at)
+	return t.walkBack(ctx, f, blk, at, floor)
 }
 
-// walkBack finds BlkRevAt in the database: the later of the serial of the ZBlk and the last tid at
+// BlkRevAbove returns BlkRevAt if that is > base, else base. The block need not be tracked.
+func (t *Tail) BlkRevAbove(ctx context.Context, f *File, blk Blk, at, base zodb.Tid) (zodb.Tid, error) {
+	return t.walkBack(ctx, f, blk, at, max(base, t.Floor(f)))
+}
+
+// walkBack finds BlkRevAt in the database, or best if that is not older: the later of the serial of the ZBlk and the last tid at
 // which blktab came to name it. Between two changes of the nodes on the path the mapping cannot change.
-func (t *Tail) walkBack(ctx context.Context, f *File, blk Blk, at zodb.Tid) (zodb.Tid, error) {
-	best := t.Floor(f)
+func (t *Tail) walkBack(ctx context.Context, f *File, blk Blk, at, best zodb.Tid) (zodb.Tid, error) {
 	if at <= best {
 		return best, nil
 	}

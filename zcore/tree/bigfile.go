@@ -106,7 +106,7 @@ type revFile struct {
 	fileBase
 	snap *snapshot // one reference is held
 	oid  zodb.Oid
-	zf   *zcore.RevFile
+	zf   bigFile
 
 	refs int // guard: fs.mu; nodes given out and open handles
 }
@@ -124,7 +124,7 @@ func (s *snapshot) getFile(oid zodb.Oid) *revFile {
 
 // loadFile makes the file known, with one reference for the caller.
 func (s *snapshot) loadFile(ctx context.Context, oid zodb.Oid) (Node, error) {
-	zf, err := s.fs.core.LookupRev(ctx, s.key.rev, oid)
+	zf, err := s.lookup(ctx, oid)
 	if err != nil {
 		return nil, interrupted(ctx, err)
 	}
@@ -138,6 +138,28 @@ func (s *snapshot) loadFile(ctx context.Context, oid zodb.Oid) (Node, error) {
 	}
 	f.refs++
 	return f, nil
+}
+
+// bigFile is a bigfile of the core as of a revision, for readers of a domain.
+type bigFile interface {
+	Attr() zcore.FileAttr
+	Read(ctx context.Context, dom *zcore.Domain, size int, off int64) (zcore.Data, error)
+}
+
+// anyDomain is a file under @<rev>, which looks the same to all domains.
+type anyDomain struct{ *zcore.RevFile }
+
+func (f anyDomain) Read(ctx context.Context, _ *zcore.Domain, size int, off int64) (zcore.Data, error) {
+	return f.RevFile.Read(ctx, size, off)
+}
+
+// lookup finds a file in the core.
+func (s *snapshot) lookup(ctx context.Context, oid zodb.Oid) (bigFile, error) {
+	if s.key.base {
+		return s.fs.core.LookupBase(ctx, s.key.rev, oid)
+	}
+	f, err := s.fs.core.LookupRev(ctx, s.key.rev, oid)
+	return anyDomain{f}, err
 }
 
 func (f *revFile) Kind() Kind {
@@ -168,23 +190,26 @@ func (f *revFile) Attr(context.Context) (Attr, error) {
 	return f.bigAttr(f.zf.Attr(), f.snap.key.rev), nil
 }
 
-func (f *revFile) Open(_ context.Context, _ Caller, write bool) (Handle, error) {
+func (f *revFile) Open(_ context.Context, who Caller, write bool) (Handle, error) {
 	if err := openCheck(f.fs, write); err != nil {
 		return nil, err
 	}
 	f.fs.mu.Lock()
 	f.refs++
 	f.fs.mu.Unlock()
-	return &revHandle{f}, nil
+	return &revHandle{f, who.Domain}, nil
 }
 
-type revHandle struct{ f *revFile }
+type revHandle struct {
+	f   *revFile
+	dom *zcore.Domain
+}
 
 func (h *revHandle) Read(ctx context.Context, size int, off int64) (Data, error) {
 	if err := h.f.fs.failed(); err != nil {
 		return Data{}, err
 	}
-	data, err := h.f.zf.Read(ctx, size, off)
+	data, err := h.f.zf.Read(ctx, h.dom, size, off)
 	return data, interrupted(ctx, err)
 }
 

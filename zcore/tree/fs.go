@@ -84,8 +84,8 @@ func (fs *FS) layout() *dir {
 	h := fs.newDir(head)
 	h.add("at", fs.newVolatile(func() string { return fs.core.Head().String() }, head))
 	h.add("watch", fs.newStream(Stream, fs.openLink, 0o666))
-	h.add("watch9", fs.newStream(Padded, fs.openLink, 0o666))
-	h.add("base", fs.newVolatile(func() string { return fs.t0.String() }, head))
+	h.add("watch9", fs.newStream(Padded, fs.openLink9, 0o666))
+	h.add("base", fs.newVolatile(func() string { return fs.core.Base().String() }, head))
 	h.add("bigfile", &headBigDir{dirBase{fs.newNode()}})
 
 	root := fs.newDir(head)

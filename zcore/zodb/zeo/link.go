@@ -74,7 +74,7 @@ func (s *Storage) connectFirst(ctx context.Context) (*conn, error) {
 }
 
 // shortLived is how fast connections that break at once are made anew at the least.
-const shortLived = 200 * time.Millisecond
+const shortLived = 100 * time.Millisecond
 
 // keep has a connection made anew whenever it is lost, until the storage is closed or fails.
 func (s *Storage) keep(c *conn) {

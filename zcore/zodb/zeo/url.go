@@ -85,7 +85,7 @@ const pythonOnly = " cache_size cache_path name client label client_label var mi
 	" database_name server_sync "
 
 func (p *place) parameters(q url.Values) error {
-	wait, timeout := false, 30*time.Second
+	wait, timeout := q.Has("wait_timeout"), 30*time.Second // wait=... has the last word on whether
 	for key, vals := range q {
 		if len(vals) != 1 {
 			return fmt.Errorf("zeo URL parameter %s is given %d times", key, len(vals))
@@ -102,7 +102,7 @@ func (p *place) parameters(q url.Values) error {
 			if n, err = strconv.Atoi(val); err == nil && (n < 0 || n > 1<<20) {
 				err = strconv.ErrRange
 			}
-			wait, timeout = true, time.Duration(n)*time.Second
+			timeout = time.Duration(n) * time.Second
 		case "tls":
 			p.tls, err = flag(val)
 		case "tls_ca":
@@ -122,9 +122,6 @@ func (p *place) parameters(q url.Values) error {
 		if err != nil {
 			return fmt.Errorf("zeo URL parameter %s=%s: not understood", key, val)
 		}
-	}
-	if q.Get("wait") != "" && !wait {
-		timeout = 0
 	}
 	if wait {
 		p.wait = timeout
@@ -164,7 +161,7 @@ func (p *place) dial(ctx context.Context) (net.Conn, error) {
 		if errors.As(err, &cert) {
 			return nil, &refusal{err}
 		}
-		return nil, fmt.Errorf("TLS: %w", err)
+		return nil, fmt.Errorf("TLS handshake: %w", err)
 	}
 	return tc, nil
 }

@@ -1,0 +1,250 @@
+package zcore
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"time"
+
+	"wcfs/zcore/history"
+	"wcfs/zcore/watch"
+	"wcfs/zcore/zodb"
+)
+
+// A client whose page cache this server does not control (a guest) maps an immutable file as its base
+// instead of head. Blocks that differ between base and the client's at are pinned when they were, or as
+// they are, read under the base in the client's domain.
+
+// BaseFile is base/<tid>/bigfile/<oid>: the bytes of @<tid>, whose reads may wait for base watches.
+type BaseFile struct {
+	*RevFile
+	f *HeadFile
+}
+
+// baseKey names the readers of one file under one base.
+type baseKey struct {
+	base zodb.Tid
+	oid  zodb.Oid
+}
+
+// baseSet has the blocks that a domain read of one file under one base, and the watches over that.
+// It lives as long as the domain: the domain's kernel may still cache the blocks.
+type baseSet struct {
+	mu      sync.Mutex
+	read    map[Blk]struct{}          // mu
+	watches map[*clientWatch]struct{} // mu
+	bad     map[Blk]struct{}          // mu; a client that cannot be killed did not acknowledge: EIO
+}
+
+// LookupBase finds the bigfile oid as of base, T0 <= base <= head. It becomes known under head too.
+func (c *Core) LookupBase(ctx context.Context, base zodb.Tid, oid zodb.Oid) (*BaseFile, error) {
+	if base < c.T0() {
+		return nil, ErrNotExist
+	}
+	r, err := c.LookupRev(ctx, base, oid)
+	if err != nil {
+		return nil, err
+	}
+	f, err := c.Lookup(ctx, oid)
+	if err != nil {
+		return nil, err
+	}
+	if f.h.Epoch > base { // it is another file by now
+		return nil, ErrInvalid
+	}
+	return &BaseFile{r, f}, nil
+}
+
+// base returns the set for a file under a base, made at need.
+func (d *Domain) base(key baseKey) *baseSet {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	s := d.bases[key]
+	if s == nil {
+		s = &baseSet{read: map[Blk]struct{}{}, watches: map[*clientWatch]struct{}{}, bad: map[Blk]struct{}{}}
+		d.bases[key] = s
+	}
+	return s
+}
+
+// mark notes a block as read and returns the watches to be asked, in one critical section: a watch that
+// enters later sees the mark.
+func (s *baseSet) mark(blk Blk) (ws []*clientWatch, bad bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.read[blk] = struct{}{}
+	for w := range s.watches {
+		ws = append(ws, w)
+	}
+	_, bad = s.bad[blk]
+	return ws, bad
+}
+
+// marked returns the blocks read.
+func (s *baseSet) marked() []Blk {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	blks := make([]Blk, 0, len(s.read))
+	for blk := range s.read {
+		blks = append(blks, blk)
+	}
+	return blks
+}
+
+// Read reads for a client in dom; it waits until every base watch of dom that must show another
+// revision of the blocks has been told so and has acknowledged.
+func (b *BaseFile) Read(ctx context.Context, dom *Domain, size int, off int64) (Data, error) {
+	c := b.f.c
+	if dom.hasFailed() {
+		return Data{}, errDomainFailed
+	}
+	if off < 0 || off >= b.size || size <= 0 {
+		return b.RevFile.Read(ctx, size, off)
+	}
+	wctx, done := c.within(ctx)
+	defer done()
+	set := dom.base(baseKey{b.rev, b.f.Oid()})
+	var msgs []*pinMsg
+	for _, p := range splitBlocks(off, int(min(int64(size), b.size-off)), b.bf.Blksize) {
+		ws, bad := set.mark(p.blk)
+		if bad {
+			return Data{}, errDomainFailed
+		}
+		for _, w := range ws {
+			m, err := w.protectBase(wctx, p.blk)
+			if err != nil {
+				return Data{}, c.ioError(wctx, err, "history of block of", b.f.Oid(), b.rev)
+			}
+			if m != nil {
+				msgs = append(msgs, m)
+			}
+		}
+	}
+	d, err := b.RevFile.Read(ctx, size, off)
+	if err != nil {
+		return Data{}, err
+	}
+	return d, c.waitPins(wctx, msgs)
+}
+
+// protectBase has the watch pin a block if it changed between its base and its at.
+func (w *clientWatch) protectBase(ctx context.Context, blk Blk) (*pinMsg, error) {
+	at := w.atNow()
+	for {
+		rev, err := w.f.c.tail.BlkRevAbove(ctx, w.f.h, blk, at, w.base)
+		if err != nil {
+			return nil, err
+		}
+		w.mu.Lock()
+		if w.at == at {
+			var m *pinMsg
+			if rev > w.base {
+				m = w.wantLocked(blk, rev, at, 0)
+			}
+			w.mu.Unlock()
+			return m, nil
+		}
+		at = w.at
+		w.mu.Unlock()
+	}
+}
+
+// pinMarked does for a base watch what pinChanged does for one over head.
+func (w *clientWatch) pinMarked(ctx context.Context, at zodb.Tid) ([]*pinMsg, error) {
+	c := w.l.c
+	want := map[Blk]zodb.Tid{}
+	for _, blk := range w.set().marked() {
+		var rev zodb.Tid
+		err := c.retry(ctx, "watch", func() (err error) {
+			rev, err = c.tail.BlkRevAbove(ctx, w.f.h, blk, at, w.base)
+			return err
+		})
+		if err != nil {
+			return nil, err
+		}
+		if rev > w.base {
+			want[blk] = rev
+		}
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	var msgs []*pinMsg
+	for blk, rev := range want {
+		if m := w.wantLocked(blk, rev, at, 0); m != nil {
+			msgs = append(msgs, m)
+		}
+	}
+	return msgs, nil
+}
+
+func (w *clientWatch) set() *baseSet { return w.l.dom.base(baseKey{w.base, w.f.Oid()}) }
+
+// poison makes the blocks that a client which cannot be killed did not acknowledge unreadable under
+// its base.
+func (w *clientWatch) poison() {
+	w.mu.Lock()
+	var blks []Blk
+	for blk, p := range w.pins {
+		if len(p.queue) > 0 {
+			blks = append(blks, blk)
+		}
+	}
+	w.mu.Unlock()
+	s := w.set()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, blk := range blks {
+		s.bad[blk] = struct{}{}
+	}
+}
+
+// checkBase says whether a base watch may be set up.
+func (l *Link) checkBase(r watch.Request, f *HeadFile) error {
+	switch {
+	case l.dom.anonymous:
+		return fmt.Errorf("a base watch needs a mount that says who it is: mount with -o uname=NAME")
+	case r.Base > r.At:
+		return fmt.Errorf("base @%s is newer than that", r.Base)
+	case r.Base < l.c.T0():
+		return fmt.Errorf("base @%s is older than this server (@%s): take a new one from head/base", r.Base, l.c.T0())
+	case r.Base < f.h.Epoch:
+		return fmt.Errorf("file epoch detected @%s in between (base,head=@%s]", f.h.Epoch, l.c.Head())
+	}
+	return nil
+}
+
+const (
+	baseLasts   = 10 * time.Minute // head/base moves after this, if anything changed
+	baseChanges = 4096             // or after this many changed blocks
+)
+
+// headBase is what remote clients should take as base, so that they share it. Guarded by Core.mu.
+type headBase struct {
+	tid     zodb.Tid
+	since   time.Time
+	changed int // blocks, since
+	hold    *history.Hold
+}
+
+// Base returns the tid that remote clients should take as base. It moves seldom.
+func (c *Core) Base() zodb.Tid {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.base.tid
+}
+
+// moveBase counts changed blocks, and makes the announced head the base when it is time.
+func (c *Core) moveBase(changed int) {
+	c.mu.Lock()
+	b := &c.base
+	b.changed += changed
+	move := b.changed >= baseChanges || b.changed > 0 && time.Since(b.since) >= baseLasts
+	if move {
+		b.tid, b.since, b.changed = c.head, time.Now(), 0
+	}
+	tid := b.tid
+	c.mu.Unlock()
+	if move {
+		b.hold.Move(tid)
+	}
+}
