@@ -128,9 +128,17 @@ func (p *Postgres) data() string { return filepath.Join(p.Dir, "data") }
 // DataDir is the server's data folder.
 func (p *Postgres) DataDir() string { return p.data() }
 
+// BinDir is where PostgreSQL's programs are.
+func (p *Postgres) BinDir() string { return p.bin }
+
 // Tool makes a command of one of PostgreSQL's programs, run as the server is.
 func (p *Postgres) Tool(ctx context.Context, name string, args ...string) *exec.Cmd {
-	cmd := exec.CommandContext(ctx, filepath.Join(p.bin, name), args...)
+	return p.AsServer(ctx, filepath.Join(p.bin, name), args...)
+}
+
+// AsServer makes a command that is run as the server is.
+func (p *Postgres) AsServer(ctx context.Context, name string, args ...string) *exec.Cmd {
+	cmd := exec.CommandContext(ctx, name, args...)
 	cmd.Dir = p.Dir
 	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: p.cred}
 	return cmd
