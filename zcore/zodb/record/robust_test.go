@@ -31,7 +31,7 @@ func allocated(fn func()) uint64 {
 
 // TestBombs: records made to exhaust memory, time or the stack. None of them may, decoded or not.
 func TestBombs(t *testing.T) {
-	const many = 8 << 20
+	const many = 4 << 20
 	rep := strings.Repeat
 	text := "X\x00\x00\x10\x00" + rep("a", 1<<20) + "q\x01"
 	var dag strings.Builder
@@ -70,7 +70,7 @@ func TestBombs(t *testing.T) {
 // TestOgrekGrows measures why records are not decoded by og-rek: its lists grow without bound. Should
 // this fail, the package doc has lost a reason.
 func TestOgrekGrows(t *testing.T) {
-	state := "](" + strings.Repeat("N", 20000) + "eq\x01" + strings.Repeat("0h\x01(Ne", 200) + "."
+	state := "((" + strings.Repeat("N", 20480) + "lq\x01" + strings.Repeat("h\x01(Ne", 400) + "t."
 	if n := allocated(func() { pickle.NewDecoder(strings.NewReader(state)).Decode() }); n < maxAlloc {
 		t.Errorf("og-rek allocates %d bytes for a record of %d", n, len(state))
 	}
@@ -84,7 +84,7 @@ func samples() [][]byte {
 	var all [][]byte
 	for _, s := range styles() {
 		var items []Item
-		for i := range int64(70) {
+		for i := range int64(12) {
 			items = append(items, Item{Key: i * i * i * i, Oid: zodb.Oid(i + 1), Class: wendelin("ZBlk0")})
 		}
 		all = append(all, s.BigFile(2<<20, 2), s.Blk0([]byte("ab\x00\xff")), s.Blk(nil), s.Blk1(3), s.Data(bytes.Repeat([]byte{200}, 300)),
@@ -158,7 +158,7 @@ func TestDecompress(t *testing.T) {
 		if got, err := Decompress(z); err != nil || !bytes.Equal(got, plain) {
 			t.Errorf("compressed record of %d bytes: %v", len(plain), err)
 		}
-		for n := 2; n < min(len(z), 300); n++ {
+		for n := 2; n < len(z) && len(z) < 1000; n++ {
 			if _, err := Decompress(z[:n]); err == nil {
 				t.Fatalf("a compressed record cut to %d of %d expands", n, len(z))
 			}
@@ -172,6 +172,7 @@ func TestDecompress(t *testing.T) {
 		t.Errorf("a record as large as the bound: %v", err)
 	}
 	rng := rand.New(rand.NewPCG(3, 0))
+	z = deflate(make([]byte, 1<<14))
 	for range 2000 {
 		data := mutate(rng, z)
 		if n := allocated(func() { Decompress(data) }); n > maxAlloc {
@@ -234,7 +235,7 @@ func ogrekAll(kind Kind, items []any) (Value, error) {
 func checkOgrek(t *testing.T, data []byte) (compared bool) {
 	t.Helper()
 	obj, err := Decode(1, zodb.Record{Data: data})
-	if err != nil || bytes.IndexByte(data, 0x81) >= 0 { // og-rek has no NEWOBJ
+	if err != nil {
 		return false
 	}
 	d := pickle.NewDecoderWithConfig(bytes.NewReader(data), &pickle.DecoderConfig{StrictUnicode: true})
@@ -257,9 +258,8 @@ func TestOgrekAgrees(t *testing.T) {
 		}
 	}
 	rng := rand.New(rand.NewPCG(12, 0))
-	n := 0
+	n, all := 0, samples()
 	for range 5000 {
-		all := samples()
 		if checkOgrek(t, mutate(rng, all[rng.IntN(len(all))])) {
 			n++
 		}
