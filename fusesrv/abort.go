@@ -1,7 +1,6 @@
 package fusesrv
 
 import (
-	"context"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -14,7 +13,7 @@ func deviceNumber(minor uint32) uint64 { return unix.Mkdev(0, minor) }
 
 // abort ends the FUSE connection of a mount: everything waiting for it fails with ENOTCONN. Where the
 // control file system is not mounted it is, out of the way and for that moment.
-func abort(ctx context.Context, minor uint32) error {
+func abort(minor uint32) error {
 	const usual = "/sys/fs/fuse/connections"
 	err := writeAbort(usual, minor)
 	if err == nil || !os.IsNotExist(err) {

@@ -11,6 +11,7 @@ import (
 	"os/exec"
 	"os/signal"
 	"runtime"
+	"runtime/debug"
 	"strings"
 	"syscall"
 	"testing"
@@ -85,6 +86,12 @@ func childFault(path string) error {
 	if err := unix.Madvise(mem, unix.MADV_RANDOM); err != nil {
 		return err
 	}
+	debug.SetPanicOnFault(true)
+	defer func() {
+		if recover() != nil {
+			fmt.Println("SIGBUS")
+		}
+	}()
 	fmt.Println("mapped")
 	for in := bufio.NewScanner(os.Stdin); in.Scan(); {
 		fmt.Printf("byte %d\n", mem[0])
@@ -137,9 +144,20 @@ func start(t *testing.T, what, arg string) *child {
 	if err != nil {
 		t.Fatal(err)
 	}
+	c := command(t, exe, what, arg)
+	c.run()
+	return c
+}
+
+func command(t *testing.T, exe, what, arg string) *child {
 	c := &child{t: t, cmd: exec.Command(exe), lines: make(chan string, 100), ended: make(chan error, 1)}
 	c.cmd.Env = append(os.Environ(), childEnv+"="+what+" "+arg, "GODEBUG=asyncpreemptoff=1")
 	c.cmd.Stderr = t.Output()
+	return c
+}
+
+func (c *child) run() {
+	c.t.Helper()
 	out, err := c.cmd.StdoutPipe()
 	if err == nil {
 		c.in, err = c.cmd.StdinPipe()
@@ -148,7 +166,7 @@ func start(t *testing.T, what, arg string) *child {
 		err = c.cmd.Start()
 	}
 	if err != nil {
-		t.Fatal(err)
+		c.t.Fatal(err)
 	}
 	go func() {
 		for sc := bufio.NewScanner(out); sc.Scan(); {
@@ -157,9 +175,8 @@ func start(t *testing.T, what, arg string) *child {
 		close(c.lines)
 		c.ended <- c.cmd.Wait()
 	}()
-	t.Cleanup(func() { c.cmd.Process.Kill() })
+	c.t.Cleanup(func() { c.cmd.Process.Kill() })
 	c.expect("ready")
-	return c
 }
 
 // line returns the next line the child prints.

@@ -1,7 +1,6 @@
 package fusesrv
 
 import (
-	"context"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -113,26 +112,23 @@ func (s *Server) store(node uint64, off int64, data []byte) error {
 func (s *Server) SetDisconnected() {
 	s.disconnect.Do(func() {
 		s.fs.stopAll()
-		dropped := make(chan struct{})
+		over := make(chan struct{})
 		go func() {
-			defer close(dropped)
-			for _, id := range s.fs.inodes.ids() {
-				s.fuse.InodeNotify(id, 0, 0)
+			defer close(over)
+			s.dropAll()
+			if s.drained() {
+				s.dropAll() // answers that were on their way
 			}
 		}()
 		select {
-		case <-dropped:
-			if s.drained(disconnectPatience) {
-				return
-			}
-		case <-time.After(disconnectPatience):
+		case <-over:
+			return
 		case <-s.done:
 			return
+		case <-time.After(disconnectPatience):
 		}
 		s.log.Warn("requests do not end; aborting the FUSE connection", "dir", s.dir)
-		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
-		defer cancel()
-		if err := abort(ctx, s.dev); err != nil {
+		if err := abort(s.dev); err != nil {
 			s.log.Error("cannot abort the FUSE connection", "dir", s.dir, "err", err)
 		}
 	})
@@ -141,10 +137,21 @@ func (s *Server) SetDisconnected() {
 // disconnectPatience is how long requests get to end by themselves in SetDisconnected.
 const disconnectPatience = 1500 * time.Millisecond
 
-// drained waits until no request is under way.
-func (s *Server) drained(patience time.Duration) bool {
-	for end := time.Now().Add(patience); s.fs.gate.inFlight.Load() > 0; time.Sleep(5 * time.Millisecond) {
-		if time.Now().After(end) {
+// dropAll has the kernel drop data and attributes of all files. It waits for READs under way.
+func (s *Server) dropAll() {
+	for _, id := range s.fs.inodes.ids() {
+		if st := s.fuse.InodeNotify(id, 0, 0); st != fuse.OK && st != fuse.ENOENT {
+			return // unmounted or aborted
+		}
+	}
+}
+
+// drained waits until no request is under way; false when serving ends first.
+func (s *Server) drained() bool {
+	for tick := time.Tick(5 * time.Millisecond); s.fs.gate.inFlight.Load() > 0; {
+		select {
+		case <-tick:
+		case <-s.done:
 			return false
 		}
 	}

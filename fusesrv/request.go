@@ -68,12 +68,22 @@ func (r *request) finish() {
 	r.fs.gate.inFlight.Add(-1)
 }
 
-// status is the answer for err. What was found out before the file system was cut off does not count.
+// status is the answer for err. What was found out before the file system was cut off does not count,
+// and EINTR is only for those who were interrupted as their policy wants it.
 func (r *request) status(err error) fuse.Status {
 	if r.fs.gate.closed() {
 		return fuse.Status(enotconn)
 	}
-	return status(err)
+	st := status(err)
+	if st == fuse.EINTR {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		if r.err == nil {
+			r.fs.log.Error("request gave up without having been interrupted", "err", err)
+			return fuse.EIO
+		}
+	}
+	return st
 }
 
 func (r *request) Deadline() (time.Time, bool) { return time.Time{}, false }

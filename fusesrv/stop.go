@@ -67,7 +67,7 @@ func (s *stopping) run(ctx context.Context) error {
 	}{
 		{"unmount", s.unmount},
 		{"SIGTERM", func() error { return s.signal(unix.SIGTERM) }},
-		{"abort of the FUSE connection", func() error { return abort(ctx, s.m.minor) }},
+		{"abort of the FUSE connection", func() error { return abort(s.m.minor) }},
 		{"unmount", s.unmount},
 		{"SIGKILL", func() error { return s.signal(unix.SIGKILL) }},
 		{"lazy unmount", func() error { return detach(s.m.dir) }},
