@@ -16,7 +16,6 @@ const (
 	saveWait     = 100 * time.Millisecond // a store under @rev that takes longer goes on in the background
 	uploadMax    = 32 << 10               // READs up to this size are random access: the rest of the block is uploaded
 	uploads      = 4                      // uploads at once over all files
-	pageSize     = 4096
 )
 
 // dirty is what a batch changed of one file.
@@ -75,9 +74,9 @@ func (c *Core) dropChanged(ctx context.Context, files map[zodb.Oid]*dirty, old, 
 		return nil
 	}
 	for oid, d := range files {
-		if was, _ := c.tail.Attr(d.f.h, old); d.resize && was%pageSize != 0 {
+		if was, _ := c.tail.Attr(d.f.h, old); d.resize && was%c.pageSize != 0 {
 			// The tail of the last page was filled with zeros; after growth they are wrong.
-			if err := c.pc.Invalidate(oid, was-was%pageSize, pageSize); err != nil {
+			if err := c.pc.Invalidate(oid, was-was%c.pageSize, c.pageSize); err != nil {
 				return err
 			}
 		}
@@ -109,7 +108,7 @@ func (c *Core) dropBlk(ctx context.Context, f *HeadFile, blk Blk, ch change, t z
 // saveOld keeps the old content of a wholly cached block under its @rev. What the kernel returns is
 // taken only when it is what is known to have been loaded: a wrong page there would be for ever.
 func (c *Core) saveOld(ctx context.Context, f *HeadFile, blk Blk, ch change) {
-	if !ch.save.Hole && !ch.save.HasHash || f.h.Blksize%pageSize != 0 {
+	if !ch.save.Hole && !ch.save.HasHash || f.h.Blksize%c.pageSize != 0 {
 		return
 	}
 	off := int64(blk) * f.h.Blksize
@@ -117,7 +116,7 @@ func (c *Core) saveOld(ctx context.Context, f *HeadFile, blk Blk, ch change) {
 	if off+f.h.Blksize > size {
 		return
 	}
-	probe := make([]byte, pageSize)
+	probe := make([]byte, c.pageSize)
 	if n, err := c.pc.Retrieve(f.Oid(), off, probe); err != nil || n < len(probe) {
 		return
 	}

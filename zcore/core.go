@@ -55,7 +55,8 @@ type Core struct {
 	host *Domain
 	pc   PageCache // set before Run; nil without a FUSE front
 
-	zeros []byte // what holes are answered from
+	zeros    []byte // what holes are answered from
+	pageSize int64  // of the page cache, bytes
 
 	ctx    context.Context // ends with EIO mode or after Run
 	cancel context.CancelCauseFunc
@@ -99,6 +100,7 @@ func New(ctx context.Context, stor zodb.Storage, opts Options) (*Core, error) {
 		tail:     history.New(stor, head, history.Options{Retention: opts.Retention}),
 		host:     newDomain("host", true),
 		zeros:    make([]byte, 1<<20),
+		pageSize: 4096,
 		failed:   make(chan struct{}),
 		view:     head,
 		head:     head,

@@ -193,7 +193,7 @@ func (f *HeadFile) answer(dom *Domain, size int, parts []part, got []blkData) Da
 // maybeUpload has the whole block of a small READ uploaded in the background.
 func (f *HeadFile) maybeUpload(g blkData) {
 	end, _ := f.sizeNow()
-	if g.m.Hole || f.h.Blksize%pageSize != 0 || (int64(g.r.blk)+1)*f.h.Blksize > end {
+	if g.m.Hole || f.h.Blksize%f.c.pageSize != 0 || (int64(g.r.blk)+1)*f.h.Blksize > end {
 		return
 	}
 	go f.c.upload(f, g.r.blk, g.r.view, g.m, g.b)

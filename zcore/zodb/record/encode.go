@@ -140,3 +140,9 @@ func (s Style) EncodeAny(class, state any) []byte {
 	}
 	return out.Bytes()
 }
+
+// WeakRef returns what Encode writes as a weak reference.
+func (s Style) WeakRef(oid zodb.Oid) any {
+	id := s.Bytes(binary.BigEndian.AppendUint64(nil, uint64(oid)))
+	return pickle.Ref{Pid: []any{"w", pickle.Tuple{id}}}
+}

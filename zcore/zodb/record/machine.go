@@ -198,8 +198,11 @@ func (m *machine) uint(width uint64) (uint64, error) {
 func (m *machine) line(max int) ([]byte, error) {
 	rest := m.data[m.pos:]
 	i := bytes.IndexByte(rest[:min(len(rest), max+1)], '\n')
-	if i < 0 {
-		return nil, errors.New("has a line that is too long or does not end")
+	switch {
+	case i < 0 && len(rest) <= max:
+		return nil, errTruncated
+	case i < 0:
+		return nil, fmt.Errorf("has a line of more than %d bytes", max)
 	}
 	m.pos += i + 1
 	return rest[:i:i], nil

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"math/rand/v2"
 	"sync"
 	"time"
@@ -145,6 +146,11 @@ func (s *Storage) connect(ctx context.Context) (*conn, error) {
 		return nil, err
 	}
 	c, err := newConn(ctx, nc, s.opt)
+	if errors.Is(err, io.EOF) && s.place.tls {
+		err = fmt.Errorf("%w: does it trust the client certificate (tls_cert)?", err)
+	} else if errors.Is(err, io.EOF) {
+		err = fmt.Errorf("%w: does it want TLS (tls_ca, tls_cert)?", err)
+	}
 	if err != nil {
 		return nil, err
 	}
