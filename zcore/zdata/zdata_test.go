@@ -230,7 +230,7 @@ func TestFlips(t *testing.T) {
 	}
 	files, oids := db.Files(db.Head()), slices.Sorted(maps.Keys(keep.objs))
 	read, failed := 0, 0
-	for range 400 {
+	for range 2500 {
 		objs := map[zodb.Oid][]byte{}
 		for oid, data := range keep.objs {
 			objs[oid] = data
