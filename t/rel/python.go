@@ -120,7 +120,11 @@ func (w *Writer) call(op string, args map[string]any, res any) error {
 func encode(objs map[zodb.Oid][]byte) map[string]any {
 	var l [][2]any
 	for oid, data := range objs {
-		l = append(l, [2]any{uint64(oid), base64.StdEncoding.EncodeToString(data)})
+		x := [2]any{uint64(oid), nil}
+		if data != nil {
+			x[1] = base64.StdEncoding.EncodeToString(data)
+		}
+		l = append(l, x)
 	}
 	return map[string]any{"objs": l}
 }
@@ -152,6 +156,13 @@ func (w *Writer) Undo(tid zodb.Tid, oids []zodb.Oid) (undo zodb.Tid, err error) 
 // Pack packs to exactly tid.
 func (w *Writer) Pack(tid zodb.Tid) error {
 	return w.call("pack", map[string]any{"tid": uint64(tid)}, nil)
+}
+
+// Restore commits objs under a given tid, as imports do; nil data deletes.
+func (w *Writer) Restore(tid zodb.Tid, objs map[zodb.Oid][]byte) error {
+	req := encode(objs)
+	req["tid"] = uint64(tid)
+	return w.call("restore", req, nil)
 }
 
 // Many makes n commits of one object of oids each, of size bytes and more.

@@ -64,6 +64,16 @@ class Writer:
             self.serials[oid] = new
         return u64(new)
 
+    def restore(self, tid, objs):
+        """Commit under a given tid, as imports do; null deletes."""
+        txn = TransactionMetaData(b"", b"restored")
+        self.storage.tpc_begin(txn, p64(tid), " ")
+        for oid, data in objs:
+            data = base64.b64decode(data) if data is not None else None
+            self.storage.restore(p64(oid), p64(tid), data, "", None, txn)
+        self.storage.tpc_vote(txn)
+        self.storage.tpc_finish(txn)
+
     def pack(self, tid):
         """Pack to exactly that transaction, objects without references kept."""
         pu = self.storage._adapter.packundo

@@ -1,0 +1,62 @@
+package rel_test
+
+import (
+	"os/exec"
+	"path/filepath"
+	"testing"
+
+	"wcfs/t/rel"
+	"wcfs/zcore/tree/treetest"
+	"wcfs/zcore/tree/treetest/fixture"
+	"wcfs/zcore/zodb"
+)
+
+// importer writes what the fixture makes as zodbconvert would.
+type importer struct{ *rel.Writer }
+
+func (w importer) Commit(tid zodb.Tid, objs map[zodb.Oid][]byte) error { return w.Restore(tid, objs) }
+
+// TestTree mounts a database in PostgreSQL, and one in SQLite, and runs the suite of the tree over it.
+func TestTree(t *testing.T) {
+	d, err := rel.NewDatabases(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(d.Close)
+	bin, err := rel.BuildWCFS(t.Context(), t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	name, pg, err := d.Postgres()
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir, lite, err := d.SQLite(true)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, db := range []struct {
+		name, url string
+		w         *rel.Writer
+	}{
+		{"postgresql", d.PG.URL(name), pg},
+		{"sqlite", "sqlite://" + filepath.Join(dir, "main.sqlite3"), lite},
+	} {
+		t.Run(db.name, func(t *testing.T) {
+			model, err := fixture.Make(importer{db.w})
+			if err != nil {
+				t.Fatal(err)
+			}
+			mnt := t.TempDir()
+			m, err := rel.NewMount(t.Context(), exec.Command(bin, "serve", "--debug", "--mount", mnt, db.url), mnt)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer m.Close()
+			treetest.Run(t, &treetest.Env{
+				FS:       treetest.Path{Dir: mnt},
+				Manifest: fixture.Manifest(model, db.url, "30.0", true),
+			})
+		})
+	}
+}
