@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"unicode/utf8"
 )
@@ -128,6 +129,8 @@ func (m *machine) step(c byte) error {
 			return errors.New("has too many marks")
 		}
 		m.marks = append(m.marks, len(m.stack))
+		// What follows a mark is most often a whole bucket.
+		m.stack = slices.Grow(m.stack, min((len(m.data)-m.pos)/16, 128))
 		return nil
 	case opEmptyTuple:
 		return m.push(Value{Kind: Tuple})
