@@ -26,6 +26,7 @@ func NewCerts(t testing.TB) *Certs {
 	ca := &x509.Certificate{
 		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "test authority"}, IsCA: true,
 		BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign,
+		SubjectKeyId: []byte("test authority"), // ZEO verifies strictly: leaves must name it
 	}
 	caKey := newKey(t)
 	c := &Certs{}

@@ -148,7 +148,7 @@ func (s *Storage) connect(ctx context.Context) (*conn, error) {
 	c, err := newConn(ctx, nc, s.opt)
 	if errors.Is(err, io.EOF) && s.place.tls {
 		err = fmt.Errorf("%w: does it trust the client certificate (tls_cert)?", err)
-	} else if errors.Is(err, io.EOF) {
+	} else if errors.Is(err, ErrTimeout) && !s.place.tls {
 		err = fmt.Errorf("%w: does it want TLS (tls_ca, tls_cert)?", err)
 	}
 	if err != nil {

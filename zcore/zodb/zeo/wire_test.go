@@ -115,7 +115,7 @@ func TestDecodeDamaged(t *testing.T) {
 
 // Frames made to cost much: each is an error, and memory stays in bounds.
 func TestDecodeHostile(t *testing.T) {
-	const size = 32 << 20
+	const size = 6 << 20
 	rep := func(head, s, tail string) []byte {
 		return []byte(head + strings.Repeat(s, (size-len(head)-len(tail))/len(s)) + tail)
 	}
