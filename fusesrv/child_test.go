@@ -18,6 +18,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"wcfs/zcore/zodb"
 )
 
 // Clients that block or are killed, and servers that are, run in processes of their own: this test
@@ -99,9 +101,15 @@ func childFault(path string) error {
 	return nil
 }
 
-// childHold opens a file and closes it at a line.
-func childHold(path string) error {
-	fd, err := unix.Open(path, unix.O_RDONLY, 0)
+// childHold opens a file, from a thread that is not the main one, and closes it at a line.
+func childHold(path string) (err error) {
+	var fd int
+	opened := make(chan struct{})
+	go func() {
+		fd, err = unix.Open(path, unix.O_RDONLY, 0)
+		close(opened)
+	}()
+	<-opened
 	if err != nil {
 		return err
 	}
@@ -114,10 +122,15 @@ func childServer(dir string) error {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
 	defer stop()
 	t := newFakeTree()
-	s, err := Mount(ctx, t.root, dir, Options{URL: t.zurl, Log: slog.New(slog.DiscardHandler)})
+	s, err := Mount(ctx, t.root, dir, Options{URL: t.zurl, Standalone: true, Log: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		return err
 	}
+	// storing all the time, so that a signal finds it at that
+	go func() {
+		for rev := zodb.Tid(1); s.StoreRev(rev, 1, 0, fakeBytes(1, 0, 0, page)) == nil; rev++ {
+		}
+	}()
 	fmt.Println("serving")
 	select {
 	case <-ctx.Done():

@@ -15,8 +15,9 @@ import (
 	"time"
 )
 
-// helperEnv names, in the environment of a helper process, the mount to look at.
-const helperEnv = "WCFS_HELPER_PROBE"
+// helperEnv, in the environment of a helper process, names the mount to look at; empty it asks for what
+// know.go needs.
+const helperEnv = "WCFS_HELPER"
 
 // probeTimeout is how long a healthy server may take to answer a handful of small reads.
 const probeTimeout = 3 * time.Second
@@ -26,8 +27,14 @@ const probeTimeout = 3 * time.Second
 // can hang with it.
 func Helper() {
 	dir, ok := os.LookupEnv(helperEnv)
-	if !ok {
+	switch {
+	case !ok:
 		return
+	case dir == "":
+		if err := identifyAll(os.Stdin, os.Stdout); err != nil {
+			os.Exit(1)
+		}
+		os.Exit(0)
 	}
 	json.NewEncoder(os.Stdout).Encode(look(dir))
 	os.Exit(0)

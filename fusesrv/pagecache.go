@@ -2,7 +2,6 @@ package fusesrv
 
 import (
 	"fmt"
-	"os"
 	"path/filepath"
 	"syscall"
 	"time"
@@ -77,17 +76,17 @@ func (s *Server) Upload(oid zodb.Oid, off int64, data []byte) error {
 func (s *Server) StoreRev(rev zodb.Tid, oid zodb.Oid, off int64, data []byte) error {
 	name := "@" + rev.String()
 	path := filepath.Join(s.dir, name, "bigfile", oid.String())
-	var st syscall.Stat_t
-	if err := syscall.Stat(path, &st); err != nil {
-		return &os.PathError{Op: "stat", Path: path, Err: err}
+	dev, ino, err := s.looker.look(path)
+	if err != nil {
+		return err
 	}
-	if uint32(st.Dev) != uint32(deviceNumber(s.dev)) {
+	if dev != deviceNumber(s.dev) {
 		return nil // something else is mounted there: ours is out of sight
 	}
-	if in := s.fs.inodes.get(st.Ino); in != nil {
+	if in := s.fs.inodes.get(ino); in != nil {
 		s.fs.inodes.use(in, 0)
 	}
-	return s.store(st.Ino, off, data)
+	return s.store(ino, off, data)
 }
 
 func (s *Server) store(node uint64, off int64, data []byte) error {

@@ -18,33 +18,37 @@ import (
 
 const page = 4096
 
-// cached returns which pages of a file are in the page cache, by mincore(2) of a mapping that is never
-// touched, as a string of '#' and '.' for each block of the fake: "#" all of it, "." nothing, "?" some.
-func cached(t *testing.T, path string, blocks int) string {
+// Cached returns which pages of a file are in the page cache, by mincore(2) of a mapping that is never
+// touched, as a letter for each block: "#" all of it, "." nothing, "?" some.
+func Cached(t *testing.T, path string, blocks, blksize int) string {
 	t.Helper()
 	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer unix.Close(fd)
-	mem, err := unix.Mmap(fd, 0, blocks*fakeBlk, unix.PROT_READ, unix.MAP_SHARED)
+	mem, err := unix.Mmap(fd, 0, blocks*blksize, unix.PROT_READ, unix.MAP_SHARED)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer unix.Munmap(mem)
-	vec := make([]byte, blocks*fakeBlk/page)
+	vec := make([]byte, blocks*blksize/page)
 	if err := mincore(mem, vec); err != nil {
 		t.Fatal(err)
 	}
 	var b strings.Builder
-	for ; len(vec) > 0; vec = vec[fakeBlk/page:] {
+	for ; len(vec) > 0; vec = vec[blksize/page:] {
 		in := 0
-		for _, v := range vec[:fakeBlk/page] {
+		for _, v := range vec[:blksize/page] {
 			in += int(v & 1)
 		}
-		b.WriteByte(map[int]byte{0: '.', fakeBlk / page: '#'}[in])
-		if in > 0 && in < fakeBlk/page {
-			return b.String() + "?"
+		switch in {
+		case 0:
+			b.WriteByte('.')
+		case blksize / page:
+			b.WriteByte('#')
+		default:
+			b.WriteByte('?')
 		}
 	}
 	return b.String()
@@ -52,7 +56,7 @@ func cached(t *testing.T, path string, blocks int) string {
 
 func wantCached(t *testing.T, path, want string) {
 	t.Helper()
-	if got := cached(t, path, len(want)); got != want {
+	if got := Cached(t, path, len(want), fakeBlk); got != want {
 		t.Errorf("%s: cached %q, want %q", path, got, want)
 	}
 }
@@ -139,7 +143,18 @@ func TestCacheSurvives(t *testing.T) {
 }
 
 func TestStoreRev(t *testing.T) {
-	f := mountFake(t, nil)
+	for _, standalone := range []bool{false, true} {
+		testStoreRev(t, standalone)
+	}
+}
+
+func testStoreRev(t *testing.T, standalone bool) {
+	f := mountFake(t, func(_ *fakeTree, o *Options) { o.Standalone = standalone })
+	if standalone {
+		if err := refusePoll(f.dir); err != nil { // for this test, which is no other process
+			t.Fatal(err)
+		}
+	}
 	old := fakeBytes(1, 77, 0, fakeBlk)
 	if err := f.srv.StoreRev(5, 1, fakeBlk, old); err != nil {
 		t.Fatal(err)
@@ -148,6 +163,15 @@ func TestStoreRev(t *testing.T) {
 	wantCached(t, path, ".#..")
 	if got := readAt(t, path, fakeBlk, fakeBlk); !bytes.Equal(got, old) || f.tree.reads.Load() != 0 {
 		t.Errorf("right bytes %v, %d READs", bytes.Equal(got, old), f.tree.reads.Load())
+	}
+	if child := f.srv.looker.child; child != nil { // killed, it is replaced
+		pid := child.cmd.Process.Pid
+		child.cmd.Process.Kill()
+		until(t, "another one works", func() bool {
+			return f.srv.StoreRev(6, 1, 0, old) == nil && f.srv.looker.child.cmd.Process.Pid != pid
+		})
+	} else if standalone {
+		t.Error("no helper")
 	}
 }
 

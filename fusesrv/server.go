@@ -55,6 +55,16 @@ type Options struct {
 	// MaxIdleRevs is how many @<tid> directories the kernel may keep without an open file; default 4096.
 	MaxIdleRevs int
 
+	// Attach, when not nil, is called with the page cache before the first request is answered: the
+	// place for Core.SetPageCache.
+	Attach func(zcore.PageCache)
+
+	// Standalone is for a process that only serves, and whose main calls Helper: it never touches its
+	// mount itself, not even by a file that some part of it opens. Then what must be looked at is looked
+	// at by a child, and a SIGKILL at any time ends the process and all that wait for it. Else one in
+	// the midst of such a look leaves a process that waits for itself for ever.
+	Standalone bool
+
 	Log *slog.Logger // default slog.Default()
 }
 
@@ -71,6 +81,7 @@ type Server struct {
 	fs   *fileSystem
 	fuse *fuse.Server
 
+	looker   *looker
 	maxWrite int           // most bytes in one notification; immutable
 	devFuse  int           // own duplicate of /dev/fuse; guard: devMu; -1 when closed
 	done     chan struct{} // closed when serving has ended
@@ -119,8 +130,9 @@ func (o Options) withDefaults() Options {
 func serve(root tree.Node, dir string, fd int, opts Options) (*Server, error) {
 	s := &Server{
 		dir: dir, opts: opts, log: opts.Log,
-		done: make(chan struct{}),
-		fs:   newFileSystem(root, opts),
+		done:   make(chan struct{}),
+		fs:     newFileSystem(root, opts),
+		looker: newLooker(!opts.Standalone),
 	}
 	var err error
 	if s.devFuse, err = unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 3); err != nil {
@@ -158,12 +170,18 @@ func serve(root tree.Node, dir string, fd int, opts Options) (*Server, error) {
 			opts.Log.Warn("read-ahead stays as it is", "dir", dir, "err", err)
 		}
 	}
+	if opts.Attach != nil {
+		opts.Attach(s)
+	}
 	pruned := make(chan struct{})
 	go func() {
 		defer close(pruned)
 		s.prune()
 	}()
 	go s.serveLoop(pruned)
+	if opts.Standalone {
+		return s, nil // nobody here needs what follows
+	}
 	if err := refusePoll(dir); err != nil {
 		opts.Log.Warn("the mount may hang Go programs that use it from the process that serves it", "dir", dir, "err", err)
 	}
@@ -192,6 +210,7 @@ func (s *Server) serveLoop(pruned <-chan struct{}) {
 	s.devFuse = -1
 	s.devMu.Unlock()
 	<-pruned
+	s.looker.close()
 	if mountedAs(s.dir, s.dev) {
 		s.err = fmt.Errorf("%s: %w", s.dir, ErrAborted)
 	}
