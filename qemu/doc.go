@@ -13,8 +13,8 @@
 //   - the first serial port carries the kernel's console. It is kept for error messages, and a panic
 //     is recognised there;
 //   - a virtio console is the program's terminal;
-//   - the second serial port is the control line. Guest to host: "ready", "run", "exit N", "fail
-//     TEXT"; host to guest: "size ROWS COLS".
+//   - the second serial port is the control line. Guest to host: "ready", "at TEXT" (what it
+//     does next), "run", "exit N", "fail TEXT"; host to guest: "size ROWS COLS".
 //
 // Invariants. QEMU never outlives Run, nor Machine.Close, nor the process that called them: it is
 // killed by SIGKILL and waited for, since it does not react to anything else while it waits for a

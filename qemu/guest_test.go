@@ -170,12 +170,12 @@ kill -TERM $$
 	write(t, filepath.Join(share, "in"), "from host\n")
 	cmd := exec.Command(os.Args[0], script, dir, share)
 	cmd.Dir = dir
-	cmd.Env = append(os.Environ(), "QEMU_TEST_HELPER=command", "QEMU_TEST_SHARE=sh="+share, "HOME=/home/x", "TERM=vt100")
+	cmd.Env = append(os.Environ(), "QEMU_TEST_HELPER=command", "QEMU_TEST_SHARE=sh="+share, "HOME=/nowhere", "TERM=vt100")
 	cmd.Stdin = strings.NewReader("typed\n")
 	var stderr bytes.Buffer
 	cmd.Stderr = &stderr
 	out, err := cmd.Output()
-	want := "dir ok\nkernel ok\nroot ok\nfresh ok\n/home/x vt100\nfrom host\ntyped\n"
+	want := "dir ok\nkernel ok\nroot ok\nfresh ok\n/nowhere vt100\nfrom host\ntyped\n"
 	if string(out) != want {
 		t.Errorf("output:\n%s", out)
 	}

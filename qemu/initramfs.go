@@ -136,6 +136,7 @@ func writeExpose(b *strings.Builder, path string) {
 // root is read-only, it cannot be made: that is told.
 func writeMount(b *strings.Builder, source, target, opts string) {
 	t := shellQuote(target)
+	fmt.Fprintf(b, "\tsay at %s\n", shellQuote(fmt.Sprintf("mounting %s on %s", source, target)))
 	fmt.Fprintf(b, "\tb mkdir -p $R%s 2>/dev/null\n", t)
 	fmt.Fprintf(b, "\tb mount -t 9p -o %s %s $R%s || fail %s\n", shellQuote(opts), shellQuote(source), t,
 		shellQuote(fmt.Sprintf("cannot mount %s on %s", source, target)))

@@ -48,6 +48,8 @@ func (m *Machine) follow(ctx context.Context) (Result, error) {
 			switch e.word {
 			case "ready":
 				stage = "init did not get to start the program"
+			case "at":
+				stage = e.rest + " was not done"
 			case "run":
 				ran = time.Now()
 				res.Boot = ran.Sub(m.started)

@@ -1,0 +1,132 @@
+package qemu_test
+
+import (
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"strings"
+	"syscall"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"wcfs/qemu/qemutest"
+)
+
+// TestInteractive: `wcfs run -- bash` at a terminal: its size, also when it changes, Ctrl-C, job
+// control, exit status, and the terminal as it was in the end.
+func TestInteractive(t *testing.T) {
+	qemutest.Turn(t)
+	ptmx, tty := openPty(t)
+	setSize(t, ptmx, 33, 101)
+	cmd := exec.Command(os.Args[0], "/bin/bash", "--norc", "-i")
+	cmd.Env = append(os.Environ(), "QEMU_TEST_HELPER=command", "TERM=dumb")
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = tty, tty, tty
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Setctty: true}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	before := termios(t, tty)
+	var out syncBuffer
+	go func() { _, _ = io.Copy(&out, ptmx) }()
+	step := func(keys, want string) {
+		t.Helper()
+		if _, err := io.WriteString(ptmx, keys); err != nil {
+			t.Fatal(err)
+		}
+		if want != "" {
+			defer func() {
+				if t.Failed() {
+					t.Logf("terminal: %q", out.text())
+				}
+			}()
+			out.waitFor(t, want)
+		}
+	}
+	step("", "bash-")
+	// the words are put together by the shell, so that the echo of the keys is not taken for the output
+	step("echo s''ize $(stty size)\r", "size 33 101")
+	setSize(t, ptmx, 44, 77)
+	if err := cmd.Process.Signal(syscall.SIGWINCH); err != nil {
+		t.Fatal(err)
+	}
+	step("until [[ $(stty size) == '44 77' ]]; do sleep 0.1; done; echo re''sized $(tty)\r", "resized /dev/hvc0")
+	step("sh -c 'trap \"echo int\"\"errupted; exit\" INT; echo wa\"\"iting; while :; do sleep 0.1; done'\r", "waiting")
+	step("\x03", "interrupted")
+	step("sh -c 'echo run\"\"ning; sleep 1000'\r", "running")
+	step("\x1a", "Stopped")
+	step("jobs; echo li''sted\r", "listed")
+	step("kill %1; wait; echo ki''lled\r", "killed")
+	step("exit 9\r", "")
+	err := cmd.Wait()
+	if cmd.ProcessState.ExitCode() != 9 {
+		t.Errorf("%v; terminal: %q", err, out.text())
+	}
+	if after := termios(t, tty); after != before {
+		t.Errorf("terminal is left as\n%+v, was\n%+v", after, before)
+	}
+	if text := out.text(); !strings.Contains(text, "[1]+") {
+		t.Errorf("no job control: %q", text)
+	}
+}
+
+// TestInterrupt: without a terminal, SIGINT at the command is Ctrl-C in the guest.
+func TestInterrupt(t *testing.T) {
+	qemutest.Turn(t)
+	cmd := exec.Command(os.Args[0], "/bin/sh", "-c", "trap 'echo caught; exit 5' INT; echo waiting; while :; do sleep 0.1; done")
+	cmd.Env = append(os.Environ(), "QEMU_TEST_HELPER=command")
+	var out syncBuffer
+	cmd.Stdout, cmd.Stderr = &out, &out
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	out.waitFor(t, "waiting")
+	if err := cmd.Process.Signal(os.Interrupt); err != nil {
+		t.Fatal(err)
+	}
+	err := cmd.Wait()
+	if cmd.ProcessState.ExitCode() != 5 || !strings.Contains(out.text(), "caught") {
+		t.Errorf("%v: %q", err, out.text())
+	}
+}
+
+func openPty(t *testing.T) (ptmx, tty *os.File) {
+	t.Helper()
+	ptmx, err := os.OpenFile("/dev/ptmx", os.O_RDWR|unix.O_NOCTTY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	n, err := unix.IoctlGetInt(int(ptmx.Fd()), unix.TIOCGPTN)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.IoctlSetPointerInt(int(ptmx.Fd()), unix.TIOCSPTLCK, 0); err != nil {
+		t.Fatal(err)
+	}
+	tty, err = os.OpenFile(fmt.Sprintf("/dev/pts/%d", n), os.O_RDWR|unix.O_NOCTTY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		ptmx.Close()
+		tty.Close()
+	})
+	return ptmx, tty
+}
+
+func setSize(t *testing.T, f *os.File, rows, cols uint16) {
+	t.Helper()
+	if err := unix.IoctlSetWinsize(int(f.Fd()), unix.TIOCSWINSZ, &unix.Winsize{Row: rows, Col: cols}); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func termios(t *testing.T, f *os.File) unix.Termios {
+	t.Helper()
+	v, err := unix.IoctlGetTermios(int(f.Fd()), unix.TCGETS)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return *v
+}

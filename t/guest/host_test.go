@@ -1,0 +1,179 @@
+package guest
+
+import (
+	"bufio"
+	"bytes"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"wcfs/t/py"
+	"wcfs/zcore/tree/treetest"
+	"wcfs/zcore/tree/treetest/fixture"
+	"wcfs/zcore/zodb/fswriter"
+)
+
+// built is where TestMain puts programs; set by it, then read only.
+var built string
+
+// build builds wcfs and guestbin, and runs the tests.
+func build(m *testing.M) {
+	dir, err := os.MkdirTemp("", "wcfs-guest-")
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+	built = dir
+	cmd := exec.Command("go", "build", "-o", dir, "wcfs", "wcfs/t/guest/guestbin")
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		fmt.Fprintf(os.Stderr, "go build: %v\n%s", err, out)
+		os.Exit(1)
+	}
+	code := m.Run()
+	os.RemoveAll(dir)
+	os.Exit(code)
+}
+
+func guestbin(*testing.T) string { return filepath.Join(built, "guestbin") }
+
+// database writes the database of the tree's suite.
+func database(t *testing.T) (*treetest.Manifest, string) {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "Data.fs")
+	w, err := fswriter.Create(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer w.Close()
+	db, err := fixture.Make(w)
+	if err != nil {
+		t.Fatal(err)
+	}
+	zurl := "file://" + path
+	return fixture.Manifest(db, zurl, "30.0", false), zurl
+}
+
+// server is a running wcfs with both fronts.
+type server struct{ mnt, addr string }
+
+// serve starts one and waits until both fronts are there.
+func serve(t *testing.T, zurl string) server {
+	t.Helper()
+	s := server{mnt: t.TempDir()}
+	log := new(logBuffer)
+	cmd := exec.Command(filepath.Join(built, "wcfs"), "serve", "--mount", s.mnt, "--9p", "tcp:127.0.0.1:0", zurl)
+	cmd.Stdout, cmd.Stderr = log, log
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	done := make(chan struct{})
+	go func() {
+		_ = cmd.Wait()
+		close(done)
+	}()
+	t.Cleanup(func() {
+		_ = cmd.Process.Signal(syscall.SIGTERM)
+		select {
+		case <-done:
+		case <-time.After(20 * time.Second):
+			t.Errorf("server does not end")
+			_ = cmd.Process.Kill()
+			<-done
+			_ = exec.Command("fusermount3", "-uz", s.mnt).Run()
+		}
+		if t.Failed() {
+			t.Logf("server %s:\n%s", zurl, log)
+		}
+	})
+	for deadline := time.Now().Add(time.Minute); ; time.Sleep(10 * time.Millisecond) {
+		if i := strings.Index(log.String(), "9p=tcp:"); i >= 0 {
+			s.addr, _, _ = strings.Cut(log.String()[i+len("9p=tcp:"):], " ")
+		}
+		if _, err := os.Stat(filepath.Join(s.mnt, ".wcfs/zurl")); err == nil && s.addr != "" {
+			return s
+		}
+		select {
+		case <-done:
+			t.Fatalf("server ended:\n%s", log)
+		default:
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("server is not ready:\n%s", log)
+		}
+	}
+}
+
+// writer is a Python process that commits when told.
+type writer struct {
+	zurl, oid string
+	size      int64
+
+	in  io.Writer
+	out *bufio.Reader
+}
+
+// startWriter makes a database with commit 1.
+func startWriter(t *testing.T) *writer {
+	t.Helper()
+	const blocks, blksize = 3, 64 << 10
+	path := filepath.Join(t.TempDir(), "live.fs")
+	cmd := py.Command(t, py.Py5, "../guest/follow.py", path, strconv.Itoa(blocks), strconv.Itoa(blksize))
+	in, err1 := cmd.StdinPipe()
+	out, err2 := cmd.StdoutPipe()
+	if err1 != nil || err2 != nil {
+		t.Fatal(err1, err2)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		in.Close()
+		_ = cmd.Wait()
+	})
+	w := &writer{zurl: "file://" + path, size: blocks * blksize, in: in, out: bufio.NewReader(out)}
+	line, err := w.out.ReadString('\n')
+	if err != nil {
+		t.Fatalf("writer: %v", err)
+	}
+	w.oid = strings.TrimSpace(line)
+	return w
+}
+
+// commit makes commit n.
+func (w *writer) commit(t *testing.T, n int) {
+	_, err := io.WriteString(w.in, "\n")
+	line := ""
+	if err == nil {
+		line, err = w.out.ReadString('\n')
+	}
+	if strings.TrimSpace(line) != strconv.Itoa(n) {
+		t.Errorf("writer: commit %d is %q, %v", n, line, err)
+	}
+}
+
+// logBuffer is what a process says.
+type logBuffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer // guarded by mu
+}
+
+func (l *logBuffer) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.Write(p)
+}
+
+func (l *logBuffer) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.String()
+}
