@@ -101,7 +101,10 @@ func (l *chunkLoader) load(ctx context.Context, state record.Value) ([]byte, err
 		return nil, err
 	}
 	// When ctx ended the loop no chunk may have failed, and yet not all are there.
-	return data, ctx.Err()
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	return data, nil
 }
 
 // list reads the chunk table.

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"maps"
 	"math/rand/v2"
+	"runtime"
 	"runtime/metrics"
 	"slices"
 	"strings"
@@ -164,6 +165,7 @@ func TestParallelChunks(t *testing.T) {
 	}
 	stor := commit(t, chunked(chunks))
 	var now, most atomic.Int64
+	var met atomic.Bool
 	meet := make(chan struct{})
 	stor.SetLoadHook(func(ctx context.Context, oid zodb.Oid, _ zodb.Tid) error {
 		if oid < 10 || oid == 10+299 { // the last chunk is loaded ahead of the others
@@ -173,15 +175,14 @@ func TestParallelChunks(t *testing.T) {
 		defer now.Add(-1)
 		for m := most.Load(); n > m && !most.CompareAndSwap(m, n); m = most.Load() {
 		}
-		if n == 4 { // wait until several are there at once: otherwise they are not loaded in parallel
-			select {
-			case <-meet:
-			default:
-				close(meet)
-			}
+		if n == 16 && met.CompareAndSwap(false, true) { // all that may be there at once are; were there no bound, more would come
+			close(meet)
 		}
 		select {
 		case <-meet:
+			for range 100 {
+				runtime.Gosched()
+			}
 			return nil
 		case <-time.After(time.Minute):
 			return errors.New("chunks are loaded one after another")
@@ -214,6 +215,25 @@ func TestParallelChunks(t *testing.T) {
 	if data, _, err := zdata.LoadBlk(ctx, stor, btree.Direct{Storage: stor}, 1, 1, 300); !errors.Is(err, context.Canceled) || data != nil {
 		t.Errorf("interrupted: %d bytes, %v", len(data), err)
 	}
+
+	// A storage that does not look at the context must not make the load one with chunks left out.
+	ctx, cancel = context.WithCancel(context.Background())
+	stor.SetLoadHook(func(_ context.Context, oid zodb.Oid, _ zodb.Tid) error {
+		if oid == 150 {
+			cancel()
+		}
+		return nil
+	})
+	if data, _, err := zdata.LoadBlk(ctx, deaf{stor}, btree.Direct{Storage: stor}, 1, 1, 300); err == nil && bytes.Count(data, []byte{0}) > 2 || err != nil && data != nil {
+		t.Errorf("interrupted: %d bytes, %v", len(data), err)
+	}
+}
+
+// deaf is a storage that loads whether the context is done or not.
+type deaf struct{ zodb.Storage }
+
+func (d deaf) LoadAt(_ context.Context, oid zodb.Oid, at zodb.Tid) (zodb.Record, error) {
+	return d.Storage.LoadAt(context.Background(), oid, at)
 }
 
 // TestFlips damages whole databases: reading every block ends, with data that fits or an error, and

@@ -81,21 +81,8 @@ func (n *node) moveKey(i int, rng *rand.Rand) {
 	l, r := n.kids[i].leaves(nil), n.kids[i+1].leaves(nil)
 	last, first := l[len(l)-1], r[0]
 	lo, hi := last.keys[len(last.keys)-1]+1, first.keys[0]
-	// Boundaries inside the two kids bound it too.
-	for k := n.kids[i]; !k.leaf; k = k.kids[len(k.kids)-1] {
-		if len(k.keys) > 0 {
-			lo = max(lo, k.keys[len(k.keys)-1]+1)
-		}
-	}
-	for k := n.kids[i+1]; !k.leaf; k = k.kids[0] {
-		if len(k.keys) > 0 {
-			hi = min(hi, k.keys[0]-1)
-		}
-	}
-	if lo <= hi {
-		n.keys[i] = lo + rng.Int64N(hi-lo+1)
-		n.dirty = true
-	}
+	n.keys[i] = lo + rng.Int64N(hi-lo+1)
+	n.dirty = true
 }
 
 // collapse takes out the level below the root if it is a single inner node.
