@@ -185,9 +185,6 @@ type rootFile struct {
 
 var _ p9.File = (*rootFile)(nil)
 
-// Attach implements p9.Attacher.
-func (s *session) Attach() (p9.File, error) { return &rootFile{s: s}, nil }
-
 // GetAttr says that it can be walked.
 func (r *rootFile) GetAttr(p9.AttrMask) (p9.QID, p9.AttrMask, p9.Attr, error) {
 	return p9.QID{Type: p9.TypeDir}, p9.AttrMask{Mode: true}, p9.Attr{Mode: p9.ModeDirectory}, nil

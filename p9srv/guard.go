@@ -49,7 +49,7 @@ func (s *session) handle(m *message, body []byte, bodyErr error) error {
 	case now != nil:
 		s.conn.write(now)
 	default:
-		s.in.put(r.forward())
+		s.ask(r)
 	}
 	return nil
 }
@@ -121,7 +121,7 @@ func (s *session) admit(m *message) (*request, frame, error) {
 	r := &request{s: s, msg: *m, libType: m.typ}
 	if m.typ == tAttach {
 		r.libType = tWalk
-		if _, used := s.fids[m.fid]; used || m.fid >= rootFid {
+		if _, used := s.fids[m.fid]; used || m.fid >= stayFid {
 			return nil, nil, linux.EBADF
 		}
 		if err := s.reserveFid(m.fid); err != nil {
@@ -165,8 +165,6 @@ func (s *session) admitFid(r *request, f *file) (frame, error) {
 			return nil, linux.EROFS
 		case f.state != opened || f.mode == readOnly:
 			return nil, linux.EBADF
-		case int(m.count) > int(s.msize)-ioHeader || int(m.count) < len(m.data):
-			return nil, linux.EINVAL
 		}
 	case tFsync:
 		if f.state != opened {
@@ -191,7 +189,7 @@ func (s *session) admitWalk(r *request, f *file) error {
 	switch {
 	case f.state != walked && m.newfid == m.fid:
 		return linux.EBUSY
-	case m.newfid >= rootFid:
+	case m.newfid >= stayFid:
 		return linux.EBADF
 	case m.newfid != m.fid:
 		if _, used := s.fids[m.newfid]; used {

@@ -6,6 +6,7 @@ import (
 	"io"
 	"net"
 	"sync"
+	"time"
 
 	"github.com/hugelgupf/p9/linux"
 	"github.com/hugelgupf/p9/p9"
@@ -14,10 +15,16 @@ import (
 )
 
 const (
-	libMsize  = 4096       // msize as the library sees it: no data goes through it
-	rootFid   = noFid - 1  // fid of the root inside the library, where all walks start
+	libMsize  = 4096      // msize as the library sees it: no data goes through it
+	rootFid   = noFid - 1 // fid of the root inside the library, where all walks start
+	stayFid   = noFid - 2 // see session.stay
+	bootTag   = noTag - 1 // tags that no slot has
+	stayTag   = noTag - 2
 	slotShift = 2          // the library looks at the lower two bits of the flags of Tlopen
 	maxCount  = 64<<10 - 1 // most bytes of entries in one Rreaddir
+
+	// lastGrace is how long after its last answer a goroutine of the library may take to get going.
+	lastGrace = 20 * time.Millisecond
 )
 
 // fidState is how far a fid is; the library never sees a request that does not fit.
@@ -37,13 +44,22 @@ type session struct {
 	msize  uint32
 	ctx    context.Context // done when the session ends
 	cancel context.CancelFunc
-	in     *inbox        // what the library reads
-	boot   chan struct{} // a token for each reply to what startSession sends; then not used
-	done   chan struct{} // closed when the library has returned
+	in     *inbox // what the library reads
 	dirs   listings
+
+	// The library counts its goroutines in a WaitGroup and adds to it from goroutines that it has just started,
+	// also while it waits on it as it ends, which panics. So the first goroutine, the one that would wait, stays
+	// inside Attach, where it went first, until all others have gone.
+	stay    chan struct{} // closed to let it go
+	stayed  chan struct{} // closed when it is there
+	boot    chan struct{} // a token for each reply to what startSession sends; then not used
+	drained chan struct{} // closed when the session is dead and the library has answered all
+	done    chan struct{} // closed when the library has returned
 
 	mu    sync.Mutex
 	dead  bool                // no replies any more; guarded by mu
+	last  bool                // nothing is asked any more; guarded by mu
+	asked int                 // requests that the library has not answered; guarded by mu
 	tags  map[uint16]*request // in flight; guarded by mu
 	slots []*request          // by slot; guarded by mu
 	free  []uint16            // slots not in use, all below len(slots); guarded by mu
@@ -53,27 +69,51 @@ type session struct {
 // startSession makes the library ready for requests.
 func (c *conn) startSession(msize uint32) (*session, error) {
 	s := &session{
-		srv: c.srv, conn: c, msize: msize,
-		in: newInbox(), boot: make(chan struct{}, 1), done: make(chan struct{}),
+		srv: c.srv, conn: c, msize: msize, in: newInbox(),
+		stay: make(chan struct{}), stayed: make(chan struct{}), boot: make(chan struct{}, 1),
+		drained: make(chan struct{}), done: make(chan struct{}),
 		tags: make(map[uint16]*request), fids: make(map[uint32]*file),
 	}
 	s.ctx, s.cancel = context.WithCancel(c.ctx)
-	go func() {
-		defer close(s.done)
-		_ = p9.NewServer(s).Handle(s.in, &outbox{s: s}) // returns nil always
-	}()
-	for _, f := range []frame{
-		newFrame(tVersion, noTag).u32(libMsize).str(version9P).done(0),
-		newFrame(tAttach, noTag).u32(rootFid).u32(noFid).str("").str("").u32(noFid).done(0),
-	} {
-		s.in.put(f)
-		select {
-		case <-s.boot:
-		case <-s.done:
-			return nil, io.ErrUnexpectedEOF
-		}
+	go s.runLibrary()
+	attach := func(tag uint16, fid uint32) frame {
+		return newFrame(tAttach, tag).u32(fid).u32(noFid).str("").str("").u32(noFid).done(0)
 	}
+	s.in.put(attach(stayTag, stayFid))
+	<-s.stayed
+	s.in.put(newFrame(tVersion, bootTag).u32(libMsize).str(version9P).done(0))
+	<-s.boot
+	s.in.put(attach(bootTag, rootFid))
+	<-s.boot
 	return s, nil
+}
+
+// runLibrary handles requests until the inbox is closed, and returns when all files are.
+func (s *session) runLibrary() {
+	defer close(s.done)
+	defer func() {
+		if p := recover(); p != nil { // the wait of above: a goroutine started later than lastGrace
+			s.srv.log.warn("9p: library failed at the end of a session", "cause", p)
+			for _, f := range s.fids { // nobody else is there any more
+				if f != nil {
+					f.Close()
+				}
+			}
+		}
+	}()
+	_ = p9.NewServer(s).Handle(s.in, &outbox{s: s}) // returns nil always
+}
+
+// Attach implements p9.Attacher; the first call stays until the session has ended.
+func (s *session) Attach() (p9.File, error) {
+	select {
+	case <-s.stayed:
+		return &rootFile{s: s}, nil
+	default:
+	}
+	close(s.stayed)
+	<-s.stay
+	return nil, linux.EIO
 }
 
 // end cancels all that is in flight and returns when every file of the session is closed.
@@ -82,10 +122,20 @@ func (s *session) end() {
 	s.dead = true
 	s.mu.Unlock()
 	s.cancel()
-	s.in.Close()
+	unread := s.in.end()
+	s.mu.Lock()
+	s.last = true
+	s.asked -= unread
+	if s.asked == 0 {
+		close(s.drained)
+	}
+	s.mu.Unlock()
+	<-s.drained
+	time.Sleep(lastGrace)
+	close(s.stay)
 	<-s.done
 	s.mu.Lock()
-	var left []*request // what the library never got to see, and flushes of it
+	var left []*request // what was dropped, and flushes of it
 	for _, r := range s.tags {
 		left = append(left, r)
 	}
@@ -96,6 +146,23 @@ func (s *session) end() {
 		r.finish()
 	}
 	s.srv.fids.n.Add(-int64(n))
+}
+
+// ask gives r to the library.
+func (s *session) ask(r *request) {
+	s.mu.Lock()
+	s.asked++
+	s.mu.Unlock()
+	s.in.put(r.forward())
+}
+
+// answered tells that the library has answered a request.
+func (s *session) answered() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.asked--; s.last && s.asked == 0 {
+		close(s.drained)
+	}
 }
 
 // requestAt returns the request in a slot.
@@ -139,10 +206,14 @@ func (s *session) leave(r *request) []*request {
 // its lock for sending.
 func (s *session) reply(f frame) {
 	h := parseHeader((*[headerLen]byte)(f))
-	if h.tag == noTag {
+	switch h.tag {
+	case stayTag: // all is over
+		return
+	case bootTag:
 		s.boot <- struct{}{}
 		return
 	}
+	defer s.answered()
 	r, err := s.requestAt(uint64(h.tag))
 	if err != nil {
 		return
@@ -246,7 +317,7 @@ func (b *inbox) Read(p []byte) (int, error) {
 		for len(b.queue) == 0 && !b.closed {
 			b.some.Wait()
 		}
-		if b.closed {
+		if len(b.queue) == 0 {
 			b.mu.Unlock()
 			return 0, io.EOF
 		}
@@ -261,14 +332,18 @@ func (b *inbox) Read(p []byte) (int, error) {
 	return n, nil
 }
 
-// Close ends the stream; what was not read is dropped.
-func (b *inbox) Close() error {
+// end ends the stream and returns how many messages were dropped because nobody read them yet.
+func (b *inbox) end() int {
 	b.mu.Lock()
+	unread := len(b.queue)
 	b.closed, b.queue = true, nil
 	b.mu.Unlock()
 	b.some.Signal()
-	return nil
+	return unread
 }
+
+// Close is for the library, which calls it when it has ended.
+func (b *inbox) Close() error { return nil }
 
 // outbox cuts what the library writes into messages. The library writes under a lock of its own.
 type outbox struct {

@@ -127,7 +127,8 @@ func (m *message) parseBody(body []byte) error {
 		m.fid, m.offset, m.count = c.u32(), c.u64(), c.u32()
 	case tWrite:
 		m.fid, m.offset, m.count = c.u32(), c.u64(), c.u32()
-		m.data, c.b = c.b, nil
+		m.data, c.b = c.b, nil // without what is beyond maxWrite
+		c.bad = c.bad || m.size < writeHead || m.count != m.size-writeHead
 	case tFsync:
 		m.fid = c.u32()
 		if len(c.b) == 4 { // datasync: Linux sends it, others do not
