@@ -187,8 +187,16 @@ func (z *zodbTarget) listBigfiles(ctx context.Context, at zodb.Tid) ([]tree.Entr
 	if !ok {
 		return nil, errors.New("this kind of storage cannot list its objects; name the bigfile by its oid")
 	}
+	list := lister.Oids
+	if n, ok := z.stor.(interface {
+		OidsNaming(context.Context, zodb.Tid, string, func(zodb.Oid) error) error
+	}); ok { // the database sends the data of no others
+		list = func(ctx context.Context, at zodb.Tid, fn func(zodb.Oid) error) error {
+			return n.OidsNaming(ctx, at, "ZBigFile", fn)
+		}
+	}
 	var entries []tree.Entry
-	err := lister.Oids(ctx, at, func(oid zodb.Oid) error {
+	err := list(ctx, at, func(oid zodb.Oid) error {
 		is, err := isBigFile(ctx, z.stor, oid, at)
 		if is {
 			entries = append(entries, tree.Entry{Name: oid.String()})

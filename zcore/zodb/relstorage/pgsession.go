@@ -114,10 +114,10 @@ func (s *pgSession) packedAt(ctx context.Context, at zodb.Tid) (t zodb.Tid, err 
 	return t, err
 }
 
-func (s *pgSession) oids(ctx context.Context, at zodb.Tid, from int64, max int) (oids []zodb.Oid, last int64, err error) {
+func (s *pgSession) oids(ctx context.Context, at zodb.Tid, naming string, from int64, max int) (oids []zodb.Oid, last int64, err error) {
 	ctx, cancel := s.bounded(ctx)
 	defer cancel()
-	rows, err := s.conn.Query(ctx, pgOids, from, int64(at), max)
+	rows, err := s.conn.Query(ctx, pgOids, from, int64(at), []byte(naming), max)
 	if err != nil {
 		return nil, 0, err
 	}

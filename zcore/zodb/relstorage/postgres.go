@@ -65,8 +65,11 @@ const (
 	pgPackedHere = `SELECT packed FROM "transaction" WHERE tid > 0 AND tid >= $1 ORDER BY tid LIMIT 1`
 	pgPackedLast = `SELECT tid FROM "transaction" WHERE tid > 0 AND packed ORDER BY tid DESC LIMIT 1`
 
-	pgOids = `SELECT DISTINCT ON (zoid) zoid, state IS NOT NULL FROM object_state
-		WHERE zoid > $1 AND tid <= $2 ORDER BY zoid, tid DESC LIMIT $3`
+	// substring of a state fetches no more than it needs, unless PostgreSQL compressed the state.
+	pgOids = `SELECT zoid, state IS NOT NULL AND ($3 = ''::bytea
+			OR position($3 IN substring(state FOR 256)) > 0 OR substring(state FOR 2) = '.z')
+		FROM (SELECT DISTINCT ON (zoid) zoid, state FROM object_state
+			WHERE zoid > $1 AND tid <= $2 ORDER BY zoid, tid DESC LIMIT $4) newest`
 )
 
 func (p *postgres) revision(ctx context.Context, oid zodb.Oid, at, need zodb.Tid, data bool) (rev revision, err error) {

@@ -163,9 +163,10 @@ type session interface {
 	// packedAt returns the newest packed transaction if at lies before it, else 0.
 	packedAt(ctx context.Context, at zodb.Tid) (zodb.Tid, error)
 
-	// oids returns the objects > from with data as of at, ascending, and the greatest looked at;
-	// nothing looked at means the end.
-	oids(ctx context.Context, at zodb.Tid, from int64, max int) (oids []zodb.Oid, last int64, err error)
+	// oids returns the objects > from with data as of at, ascending, and the greatest looked at, from
+	// when there was none. With naming only those whose record has it near the beginning, or is
+	// compressed.
+	oids(ctx context.Context, at zodb.Tid, naming string, from int64, max int) (oids []zodb.Oid, last int64, err error)
 
 	// release gives the connection back; broken ones are dropped.
 	release()

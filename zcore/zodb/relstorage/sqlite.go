@@ -55,8 +55,9 @@ const (
 	sqlPackedHere = `SELECT packed FROM "transaction" WHERE tid > 0 AND tid >= ? ORDER BY tid LIMIT 1`
 	sqlPackedLast = `SELECT tid FROM "transaction" WHERE tid > 0 AND packed ORDER BY tid DESC LIMIT 1`
 	// Columns beside max() come from the row of the maximum: documented by SQLite.
-	sqlOids = `SELECT zoid, state IS NOT NULL, max(tid) FROM object_state
-		WHERE zoid > ? AND tid <= ? GROUP BY zoid ORDER BY zoid LIMIT ?`
+	sqlOids = `SELECT zoid, state IS NOT NULL AND (?3 = ''
+			OR instr(substr(state, 1, 256), CAST(?3 AS BLOB)) > 0 OR substr(state, 1, 2) = x'2e7a'), max(tid)
+		FROM object_state WHERE zoid > ?1 AND tid <= ?2 GROUP BY zoid ORDER BY zoid LIMIT ?4`
 	sqlTables = `SELECT name FROM sqlite_master WHERE type = 'table' AND name IN ('transaction', 'object_state', 'current_object')`
 )
 
@@ -216,9 +217,9 @@ func (s *sqliteSession) packedAt(ctx context.Context, at zodb.Tid) (t zodb.Tid, 
 	return t, err
 }
 
-func (s *sqliteSession) oids(ctx context.Context, at zodb.Tid, from int64, max int) (oids []zodb.Oid, last int64, err error) {
+func (s *sqliteSession) oids(ctx context.Context, at zodb.Tid, naming string, from int64, max int) (oids []zodb.Oid, last int64, err error) {
 	last = from
-	err = each(ctx, s.conn, sqlOids, []any{from, int64(at), max}, func(scan func(...any) error) error {
+	err = each(ctx, s.conn, sqlOids, []any{from, int64(at), naming, max}, func(scan func(...any) error) error {
 		var data bool
 		var tid int64
 		err := scan(&last, &data, &tid)
