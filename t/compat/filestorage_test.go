@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"path/filepath"
-	"slices"
 	"testing"
 
 	"wcfs/t/py"
@@ -82,25 +81,4 @@ func TestFileStorageSuite(t *testing.T) {
 			})
 		}
 	}
-}
-
-// follower collects what Follow reports.
-func followAll(t testing.TB, stor zodb.Storage, after zodb.Tid) <-chan zodb.Commit {
-	ctx, cancel := context.WithCancel(context.Background())
-	ch := make(chan zodb.Commit)
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		stor.Follow(ctx, after, func(c zodb.Commit) error {
-			slices.Sort(c.Oids)
-			select {
-			case ch <- c:
-				return nil
-			case <-ctx.Done():
-				return ctx.Err()
-			}
-		})
-	}()
-	t.Cleanup(func() { cancel(); <-done })
-	return ch
 }

@@ -87,6 +87,8 @@ type Answer struct {
 	Data   []byte
 	Serial string
 	Txns   []Txn
+
+	UsedIndex bool `json:"used_index"`
 }
 
 // Txn is one transaction, as [tid, [oid, ...]].

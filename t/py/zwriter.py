@@ -3,7 +3,7 @@
 Each request names an operation and gets one line of JSON back, {"error": ...} if it failed. Records
 are raw and travel as base64, oids and tids as 16 hex digits. Several databases may be open at once.
 
-    {"op": "open", "db": "x", "path": "/tmp/x.fs", "zlib": false}
+    {"op": "open", "db": "x", "path": "/tmp/x.fs", "zlib": false}    -> {"used_index": true}
     {"op": "commit", "db": "x", "objs": {oid: record or null}}       null deletes; -> {"tid": tid}
     {"op": "vote", "db": "x", "objs": ...}                           written with status 'c', not finished
     {"op": "finish", "db": "x"} / {"op": "abort", "db": "x"}         what becomes of it
@@ -101,8 +101,8 @@ def pack(fs, tid):
 def handle(dbs, r):
     op = r['op']
     if op == 'open':
-        dbs[r['db']] = Db(r['path'], r.get('zlib', False))
-        return {}
+        db = dbs[r['db']] = Db(r['path'], r.get('zlib', False))
+        return {'used_index': bool(db.fs._used_index)}
     db = dbs[r['db']]
     if op == 'commit':
         return {'tid': hex16(db.commit(r['objs']))}
