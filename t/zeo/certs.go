@@ -11,7 +11,6 @@ import (
 	"net"
 	"os"
 	"path/filepath"
-	"testing"
 	"time"
 )
 
@@ -21,7 +20,7 @@ type Certs struct {
 }
 
 // NewCerts makes certificates for localhost.
-func NewCerts(t testing.TB) *Certs {
+func NewCerts(t TB) *Certs {
 	dir := t.TempDir()
 	ca := &x509.Certificate{
 		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "test authority"}, IsCA: true,
@@ -45,7 +44,7 @@ func NewCerts(t testing.TB) *Certs {
 	return c
 }
 
-func newKey(t testing.TB) *ecdsa.PrivateKey {
+func newKey(t TB) *ecdsa.PrivateKey {
 	k, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		t.Fatal(err)
@@ -53,7 +52,7 @@ func newKey(t testing.TB) *ecdsa.PrivateKey {
 	return k
 }
 
-func writeCert(t testing.TB, dir, name string, c *x509.Certificate, key *ecdsa.PrivateKey, ca *x509.Certificate, caKey *ecdsa.PrivateKey) (cert, keyPath string) {
+func writeCert(t TB, dir, name string, c *x509.Certificate, key *ecdsa.PrivateKey, ca *x509.Certificate, caKey *ecdsa.PrivateKey) (cert, keyPath string) {
 	c.NotBefore, c.NotAfter = time.Now().Add(-time.Hour), time.Now().Add(24*time.Hour)
 	der, err := x509.CreateCertificate(rand.Reader, c, ca, key.Public(), caKey)
 	if err != nil {

@@ -10,14 +10,14 @@ import (
 	"strings"
 	"sync"
 	"syscall"
-	"testing"
+	"time"
 
 	"wcfs/zcore/zodb"
 )
 
 // Client is a Python ZEO client in a process of its own (client.py). It does one thing at a time.
 type Client struct {
-	t   testing.TB
+	t   TB
 	mu  sync.Mutex // guards in and out, for a question and its answer
 	in  io.WriteCloser
 	out *bufio.Reader
@@ -32,7 +32,7 @@ func (s *Server) Client() *Client {
 }
 
 // NewClient connects a Python client to addr, where a server of cfg is, perhaps behind a proxy.
-func NewClient(t testing.TB, cfg Config, addr string) *Client {
+func NewClient(t TB, cfg Config, addr string) *Client {
 	t.Helper()
 	args := []string{filepath.Join(Root(t), "t", "zeo", "client.py"), addr, cfg.Storage}
 	if cfg.Storage == "" {
@@ -113,7 +113,7 @@ func (c *Client) ask(q question, answer any) {
 
 type tidAnswer struct{ Tid string }
 
-func (a tidAnswer) tid(t testing.TB) zodb.Tid {
+func (a tidAnswer) tid(t TB) zodb.Tid {
 	tid, err := zodb.ParseTid(a.Tid)
 	if err != nil {
 		t.Fatal(err)
@@ -203,21 +203,40 @@ func (c *Client) LoadsBefore(oids []zodb.Oid, before []zodb.Tid) []Load {
 	return a.Loads
 }
 
-// BenchLoads loads oids one after the other, past the client's cache.
-func (c *Client) BenchLoads(oids []zodb.Oid, before zodb.Tid) (seconds float64, size int64) {
+// BenchLoads loads oids one after the other and tells how long that took.
+func (c *Client) BenchLoads(oids []zodb.Oid, before zodb.Tid) (took time.Duration, size int64) {
 	c.t.Helper()
 	var a struct {
 		Seconds float64
 		Bytes   int64
 	}
 	c.ask(question{"do": "bench", "oids": oids, "before": before.String()}, &a)
-	return a.Seconds, a.Bytes
+	return time.Duration(a.Seconds * float64(time.Second)), a.Bytes
 }
 
-// Await waits until the client has been told of tid and returns the time, in seconds since 1970.
-func (c *Client) Await(tid zodb.Tid) float64 {
+// CommitTimed commits one object and tells when the commit began to be made final.
+func (c *Client) CommitTimed(o Object) (zodb.Tid, time.Time) {
+	c.t.Helper()
+	var a struct {
+		Tid string
+		At  float64
+	}
+	c.ask(question{"do": "timed", "oid": o.Oid, "data": o.Data}, &a)
+	return tidAnswer{a.Tid}.tid(c.t), pythonTime(a.At)
+}
+
+// Listen has the client note when it is told of commits.
+func (c *Client) Listen() {
+	c.t.Helper()
+	c.ask(question{"do": "listen"}, &struct{}{})
+}
+
+// Heard tells when the client was told of a commit, which it waits for.
+func (c *Client) Heard(tid zodb.Tid) time.Time {
 	c.t.Helper()
 	var a struct{ At float64 }
-	c.ask(question{"do": "await_", "tid": tid.String()}, &a)
-	return a.At
+	c.ask(question{"do": "heard", "tid": tid.String()}, &a)
+	return pythonTime(a.At)
 }
+
+func pythonTime(s float64) time.Time { return time.UnixMicro(int64(s * 1e6)) }

@@ -7,6 +7,7 @@ import base64
 import json
 import ssl
 import sys
+import time
 
 from transaction import TransactionManager
 from ZEO.ClientStorage import ClientStorage
@@ -113,23 +114,54 @@ class Client:
         return {'loads': [self.load(o, b) for o in oids for b in before]}
 
     def bench(self, oids, before):
-        """Seconds to load these objects past the cache."""
-        import time
+        """Seconds to load these objects, which are larger than the client's cache."""
         b = bytes.fromhex(before)
-        call = self.s._call
         t0 = time.perf_counter()
         n = 0
         for oid in oids:
-            n += len(call('loadBefore', p64(oid), b)[0])
+            n += len(self.s.loadBefore(p64(oid), b)[0])
         return {'seconds': time.perf_counter() - t0, 'bytes': n}
 
-    def await_(self, tid):
-        """When (on this machine's clock) a commit is there to be seen: waits for the invalidation."""
-        import time
+    def timed(self, oid, data):
+        """Commits one object; answers when that began to be final."""
+        t = TransactionMetaData('user', 'text', {})
+        s = self.s
+        s.tpc_begin(t)
+        o = p64(oid)
+        s.store(o, self.serial(o), unb64(data), '', t)
+        s.tpc_vote(t)
+        t0 = time.time()
+        return {'tid': s.tpc_finish(t).hex(), 'at': t0}
+
+    def listen(self):
+        self.seen = {}
+        self.s.registerDB(Listener(self.seen))
+        return {}
+
+    def heard(self, tid):
+        """When this client was told of a commit."""
         want = bytes.fromhex(tid)
-        while self.s.lastTransaction() < want:
-            time.sleep(0.0002)
-        return {'at': time.time()}
+        while want not in self.seen:
+            time.sleep(0.001)
+        return {'at': self.seen[want]}
+
+
+class Listener:
+    """What a ZODB.DB is to a storage: it is called with what other clients commit."""
+
+    def __init__(self, seen):
+        self.seen = seen
+
+    def invalidate(self, tid, oids, version=''):
+        self.seen[tid] = time.time()
+
+    def invalidateCache(self):
+        pass
+
+    def transform_record_data(self, data):
+        return data
+
+    untransform_record_data = transform_record_data
 
 
 def content(oid, i, size):

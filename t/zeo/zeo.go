@@ -13,9 +13,19 @@ import (
 	"path/filepath"
 	"strings"
 	"syscall"
-	"testing"
 	"time"
 )
+
+// TB is what of testing.TB is used here, so that benchmarks that are no tests can be run as well.
+type TB interface {
+	Helper()
+	Logf(format string, args ...any)
+	Fatal(args ...any)
+	Fatalf(format string, args ...any)
+	Failed() bool
+	Cleanup(fn func())
+	TempDir() string
+}
 
 // Config says how a server is to be run.
 type Config struct {
@@ -51,7 +61,7 @@ func Matrix() []Config {
 
 // Server is a ZEO server in a process of its own.
 type Server struct {
-	t    testing.TB
+	t    TB
 	cfg  Config
 	dir  string
 	Data string // path of the FileStorage
@@ -61,7 +71,7 @@ type Server struct {
 }
 
 // Root returns the root of the repository.
-func Root(t testing.TB) string {
+func Root(t TB) string {
 	dir, err := os.Getwd()
 	for err == nil && dir != "/" {
 		if _, err := os.Stat(filepath.Join(dir, "go.mod")); err == nil {
@@ -74,7 +84,7 @@ func Root(t testing.TB) string {
 }
 
 // Python returns the interpreter of the environment that has this version of ZEO.
-func Python(t testing.TB, version int) string {
+func Python(t TB, version int) string {
 	p := filepath.Join(Root(t), ".deps", fmt.Sprintf("py%d", version), "bin", "python")
 	if _, err := os.Stat(p); err != nil {
 		t.Fatalf("%v: run t/setup first", err)
@@ -83,7 +93,7 @@ func Python(t testing.TB, version int) string {
 }
 
 // Start runs a server and waits until it can be connected to.
-func Start(t testing.TB, cfg Config) *Server {
+func Start(t TB, cfg Config) *Server {
 	t.Helper()
 	if cfg.Storage == "" {
 		cfg.Storage = "1"
@@ -201,8 +211,24 @@ func (s *Server) Signal(sig syscall.Signal) {
 	}
 }
 
+// CPU returns the processor time that the server has used.
+func (s *Server) CPU() time.Duration {
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", s.cmd.Process.Pid))
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	// The fields after the name in parentheses; user and system time are the 14th and 15th of all, in
+	// hundredths of a second (USER_HZ).
+	fields := strings.Fields(string(b[bytes.LastIndexByte(b, ')')+1:]))
+	var user, system int64
+	if _, err := fmt.Sscan(fields[11]+" "+fields[12], &user, &system); err != nil {
+		s.t.Fatal(err)
+	}
+	return time.Duration(user+system) * 10 * time.Millisecond
+}
+
 // FreeAddr returns a loopback address that nobody listens on.
-func FreeAddr(t testing.TB) string {
+func FreeAddr(t TB) string {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -212,7 +238,7 @@ func FreeAddr(t testing.TB) string {
 }
 
 // Eventually waits for a condition, for a time that is enough on a slow machine.
-func Eventually(t testing.TB, what string, cond func() bool) {
+func Eventually(t TB, what string, cond func() bool) {
 	t.Helper()
 	for end := time.Now().Add(60 * time.Second); !cond(); time.Sleep(5 * time.Millisecond) {
 		if time.Now().After(end) {

@@ -68,7 +68,7 @@ func (f *fake) serve(c *fakeConn) {
 		if err != nil {
 			return
 		}
-		m, err := pickleWire{}.decode(b)
+		m, err := pickleWire{maxValues}.decode(b)
 		if err != nil {
 			f.t.Errorf("the client sends what cannot be read: %v", err)
 			return

@@ -150,9 +150,9 @@ func readFrame(r *bufio.Reader, limit int) ([]byte, error) {
 func wireFor(hello []byte) (wire, error) {
 	switch string(hello) {
 	case "Z5":
-		return pickleWire{}, nil
+		return pickleWire{maxValues}, nil
 	case "M5":
-		return msgpackWire{}, nil
+		return msgpackWire{maxValues}, nil
 	}
 	if len(hello) > 1 && strings.IndexByte("ZM", hello[0]) >= 0 {
 		return nil, fmt.Errorf("server speaks ZEO protocol %q, of another version than 5: wcfs needs a ZEO 5 or 6 server", hello)

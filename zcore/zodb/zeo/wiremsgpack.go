@@ -12,7 +12,9 @@ import (
 
 // msgpackWire is the encoding M5. Only heads of values are left to the library: strings are taken
 // out of the frame without a copy, and lengths are checked before anything is made.
-type msgpackWire struct{}
+type msgpackWire struct {
+	max int // values in one message
+}
 
 func (msgpackWire) encode(b []byte, id int64, method string, args []any) []byte {
 	buf := bytes.NewBuffer(b)
@@ -28,8 +30,8 @@ func (msgpackWire) encode(b []byte, id int64, method string, args []any) []byte 
 	return buf.Bytes()
 }
 
-func (msgpackWire) decode(frame []byte) (message, error) {
-	u := unpacker{frame: frame, r: bytes.NewReader(frame)}
+func (w msgpackWire) decode(frame []byte) (message, error) {
+	u := unpacker{max: w.max, frame: frame, r: bytes.NewReader(frame)}
 	u.dec = msgpack.NewDecoder(u.r)
 	v, err := u.value(0)
 	if err == nil && u.r.Len() != 0 {
@@ -48,11 +50,12 @@ type unpacker struct {
 	frame []byte
 	r     *bytes.Reader
 	dec   *msgpack.Decoder
-	made  int
+	made  int // values so far, at most max
+	max   int
 }
 
 func (u *unpacker) value(depth int) (any, error) {
-	if u.made++; u.made > maxValues {
+	if u.made++; u.made > u.max {
 		return nil, errTooMany
 	}
 	if depth > maxDepth {

@@ -11,7 +11,9 @@ import (
 
 // pickleWire is the encoding Z5: pickles of protocol 3, which hold only plain data of ours. The
 // decoder makes nothing else: it looks classes up nowhere, and what is built of one is opaque.
-type pickleWire struct{}
+type pickleWire struct {
+	max int // values in one message
+}
 
 // Opcodes that are written. Source for all of them: pickletools of the Python standard library.
 const pickleHead = "\x80\x03("
@@ -55,8 +57,8 @@ func pickleValue(b []byte, v any) []byte {
 	panic(fmt.Sprintf("call with an argument of type %T", v))
 }
 
-func (pickleWire) decode(frame []byte) (message, error) {
-	m := unpickler{rest: frame}
+func (w pickleWire) decode(frame []byte) (message, error) {
+	m := unpickler{rest: frame, max: w.max}
 	v, err := m.run()
 	if err != nil {
 		return message{}, fmt.Errorf("pickle at byte %d: %w", len(frame)-len(m.rest), err)
@@ -73,15 +75,16 @@ type (
 var (
 	errShort     = errors.New("it ends too soon")
 	errUnderflow = errors.New("it takes more values than there are")
-	errTooMany   = fmt.Errorf("it holds more than %d values", maxValues)
+	errTooMany   = errors.New("it holds too many values")
 )
 
-// unpickler runs one pickle. What it makes is bounded by maxValues and the size of the frame.
+// unpickler runs one pickle. What it makes is bounded by max and the size of the frame.
 type unpickler struct {
 	rest  []byte
 	stack []any
 	memo  map[uint32]any
-	made  int
+	made  int // values so far, at most max
+	max   int
 }
 
 func (m *unpickler) run() (any, error) {
@@ -218,7 +221,7 @@ func (m *unpickler) bytes(n int) ([]byte, error) {
 }
 
 func (m *unpickler) push(v any) error {
-	if m.made++; m.made > maxValues {
+	if m.made++; m.made > m.max {
 		return errTooMany
 	}
 	m.stack = append(m.stack, v)
@@ -403,7 +406,7 @@ func (m *unpickler) useMemo(op byte) error {
 	if m.memo == nil {
 		m.memo = map[uint32]any{}
 	}
-	if len(m.memo) >= maxValues/8 {
+	if len(m.memo) >= m.max/8 {
 		return errTooMany
 	}
 	m.memo[key] = m.stack[len(m.stack)-1]
