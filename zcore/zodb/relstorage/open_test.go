@@ -130,6 +130,16 @@ func TestRights(t *testing.T) {
 	}
 }
 
+// TestHosts: a URL may name several servers; the first that answers is taken.
+func TestHosts(t *testing.T) {
+	b := newPostgres(t)
+	tid := b.Commit(t, map[zodb.Oid][]byte{0x1000: storagetest.Record(nil)})
+	s := open(t, strings.Replace(b.url, "host=", "host=/nowhere,", 1), relstorage.Options{})
+	if h := mustHead(t, s); h != tid {
+		t.Errorf("head %s; want %s", h, tid)
+	}
+}
+
 // TestSQLiteURLs: all forms name the same database.
 func TestSQLiteURLs(t *testing.T) {
 	b := newSQLite(t)
