@@ -153,6 +153,10 @@ func (v view) follow(r rec) (rec, error) {
 		}
 		r = to
 	}
+	// A backpointer with a wrong length passes for data in everything else; no pickle begins so.
+	if r.Len == fsformat.BackLen && r.more[0] == 0 && r.more[1] == 0 {
+		return rec{}, r.damage("has a backpointer where its data should be")
+	}
 	return r, nil
 }
 
