@@ -1,8 +1,9 @@
 """Makes a database with bigfiles and prints it as JSON, for decoders to be held against.
 
-usage: write_commits.py PROTOCOL SEED
+usage: write_commits.py PROTOCOL SEED KEYS
 
-The commits are what ZODB itself writes with that pickle protocol:
+KEYS is how many keys the largest BTree is given, a third of which are deleted again; from some 35000
+on it has three levels. The commits are what ZODB itself writes with that pickle protocol:
     {"commits": [{"tid": hex, "objs": {oid: hex record}}],
      "files":   [{"oid", "tid", "blksize", "size", "blocks": {blk: hex data}}],   each file at each tid
      "trees":   [{"oid", "tid", "items": [[key, oid]], "ranges": [[lo, hi, [keys]]]}]}
@@ -50,7 +51,7 @@ def fill(rng, tree, n, bits, chunk):
     """Give a tree n random keys, some of which are deleted again."""
     keys = [rng.randrange(-2**(bits - 1), 2**(bits - 1)) for _ in range(n)]
     keys += [-2**(bits - 1), 2**(bits - 1) - 1, 0, -1, 255, 256, 65535, 65536]
-    for k in keys:
+    for k in sorted(keys):  # in order: buckets stay half full, and the tree becomes deep sooner
         tree[k] = chunk
     for k in rng.sample(keys, n // 3):
         tree.pop(k, None)
@@ -98,7 +99,7 @@ def main():
             change(rng, root)
         transaction.commit()
     root['lo'], root['io'], root['small'], root['none'] = LOBTree(), IOBTree(), IOBTree(), LOBTree()
-    fill(rng, root['lo'], 30000, 64, ZData(b'x'))
+    fill(rng, root['lo'], int(sys.argv[3]), 64, ZData(b'x'))
     fill(rng, root['io'], 3000, 32, ZData(b'x'))
     fill(rng, root['small'], 9, 32, ZData(b'x'))
     transaction.commit()

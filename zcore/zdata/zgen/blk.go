@@ -126,6 +126,7 @@ func (tx *Tx) Patch(f zodb.Oid, n zdata.Blk, off int64, data []byte) {
 	if b == nil || off < 0 || off+int64(len(data)) > tx.file(f).blksize {
 		panic("zgen: Patch of a hole, or across the end of a block")
 	}
+	tx.db.needModel()
 	all := make([]byte, max(int64(len(b.data)), off+int64(len(data))))
 	copy(all, b.data)
 	copy(all[off:], data)
@@ -134,7 +135,14 @@ func (tx *Tx) Patch(f zodb.Oid, n zdata.Blk, off int64, data []byte) {
 }
 
 // Touch writes the ZBlk of a block that is there without a change.
-func (tx *Tx) Touch(f zodb.Oid, n zdata.Blk) { tx.wrote(tx.blk(f, n)) }
+func (tx *Tx) Touch(f zodb.Oid, n zdata.Blk) {
+	b := tx.blk(f, n)
+	if b == nil {
+		panic("zgen: Touch of a hole")
+	}
+	tx.db.needModel()
+	tx.wrote(b)
+}
 
 // reshapeChunks changes the form of the chunk table of a ZBlk1, as Reshape does for blktabs, and writes
 // the ZBlk1 too.

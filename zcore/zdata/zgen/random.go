@@ -40,6 +40,7 @@ func (db *DB) Random(rng *rand.Rand, mix Mix) (zodb.Tid, error) {
 
 // Random adds one to some random changes to a commit.
 func (tx *Tx) Random(rng *rand.Rand, mix Mix) {
+	tx.db.needModel()
 	r := random{tx: tx, rng: rng, mix: mix.defaults()}
 	for range 1 + rng.IntN(4) {
 		r.change()

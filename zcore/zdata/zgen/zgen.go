@@ -55,7 +55,7 @@ type Options struct {
 	NodeMax   int          // most children of a node, 500
 	ChunkSize int64        // bytes of a ZBlk1's chunk, 4096
 	Start     zodb.Tid     // the first commit comes a second later; 2026-01-01 00:00 UTC
-	NoModel   bool         // keep no model and no data, for big databases: the model's methods tell nothing
+	NoModel   bool         // for big databases: no data is kept, the model tells nothing, Patch, Touch and Random cannot be used
 }
 
 // DB is a database that is being written.
@@ -111,6 +111,12 @@ func New(sink Sink, opt Options) *DB {
 func (db *DB) alloc() zodb.Oid {
 	db.last++
 	return db.last
+}
+
+func (db *DB) needModel() {
+	if db.opt.NoModel {
+		panic("zgen: this needs data that Options.NoModel does not keep")
+	}
 }
 
 func (db *DB) newTab() *tree { return newTree(record.LO, db.opt.LeafMax, db.opt.NodeMax, db.alloc) }
@@ -258,6 +264,11 @@ func (tx *Tx) record(tid zodb.Tid) {
 	m := &db.model
 	m.tids = append(m.tids, tid)
 	if db.opt.NoModel {
+		for b := range tx.blks {
+			if b.kind != Blk1 { // which needs it to tell what chunks change
+				b.data = nil
+			}
+		}
 		return
 	}
 	for f := range tx.files {

@@ -6,6 +6,7 @@ import (
 	"crypto/sha256"
 	"fmt"
 	"math/rand/v2"
+	"os"
 	"slices"
 	"testing"
 
@@ -82,7 +83,11 @@ func checkAt(t *testing.T, stor *memstorage.Store, db *zgen.DB, f zodb.Oid, at z
 
 // TestRandom makes random histories and reads every revision of every file through the decoders.
 func TestRandom(t *testing.T) {
-	for seed := range uint64(24) {
+	seeds := uint64(12)
+	if os.Getenv("WCFS_SOAK") != "" {
+		seeds = 2000
+	}
+	for seed := range seeds {
 		t.Run(fmt.Sprint("seed", seed), func(t *testing.T) {
 			t.Parallel()
 			rng := rand.New(rand.NewPCG(seed, 1))
@@ -203,5 +208,29 @@ func TestEveryForm(t *testing.T) {
 		if seen[form] < 5 {
 			t.Errorf("%s: seen %d times: %v", form, seen[form], seen)
 		}
+	}
+}
+
+// TestNoModel: what is written is the same with and without the model.
+func TestNoModel(t *testing.T) {
+	sums := map[string]bool{}
+	for _, no := range []bool{false, true} {
+		sink := &hashSink{}
+		db := zgen.New(sink, zgen.Options{LeafMax: 4, NodeMax: 4, ChunkSize: 16, NoModel: no})
+		tx := db.Begin()
+		f := tx.NewFile(64)
+		for range 3 {
+			for blk := range zdata.Blk(50) {
+				tx.Write(f, blk, []byte(fmt.Sprint(blk, db.Head())), []zgen.Kind{zgen.Blk0, zgen.Blk1}[blk%2])
+			}
+			if _, err := tx.Commit(); err != nil {
+				t.Fatal(err)
+			}
+			tx = db.Begin()
+		}
+		sums[fmt.Sprintf("%x", sha256.Sum256(sink.all.Bytes()))] = true
+	}
+	if len(sums) != 1 {
+		t.Error("another database without the model")
 	}
 }

@@ -4,7 +4,7 @@
 // state. The package owns the way from bytes to a Value and back, and the expansion of compressed
 // records. It does not own what a state means: packages btree and zdata know their classes.
 //
-// Nothing that is read is trusted. The pickle machine (machine.go) knows only what the classes that
+// Nothing that is read is trusted. The pickle machine (machine.go, call.go) knows only what the classes that
 // this project reads can hold: None, integers, byte and text strings, tuples, lists, class names,
 // persistent references, and the few calls by which Python writes bytes. Everything else is an error
 // that matches ErrForeign. No Python code is named that would be run, no string is copied, no length
@@ -21,7 +21,6 @@ package record
 
 import (
 	"bytes"
-	"encoding/binary"
 	"errors"
 	"fmt"
 
@@ -151,32 +150,4 @@ func (m *machine) class() (Class, error) {
 		return c, nil
 	}
 	return Class{}, fmt.Errorf("%s is no class", v.Kind)
-}
-
-// reference makes a Value of a persistent id. Forms: oid; (oid, class); and for what must not be
-// followed, lists: [oid] and ['w', (oid,)] are weak, ['n', (db, oid)] and ['m', (db, oid, class)] lead
-// to another database. Source: ZODB.serialize, "Persistent reference formats".
-func reference(id Value) (Value, error) {
-	ref := Value{Kind: Ref}
-	switch id.Kind {
-	case List:
-		if len(id.Items) < 1 || len(id.Items) > 2 {
-			return Value{}, fmt.Errorf("a list of %d is no reference", len(id.Items))
-		}
-		return Value{Kind: WeakRef}, nil
-	case Tuple:
-		if len(id.Items) != 2 {
-			return Value{}, fmt.Errorf("a tuple of %d is no reference", len(id.Items))
-		}
-		if c := id.Items[1]; c.Kind == Global {
-			ref.Data = c.Data
-		}
-		id = id.Items[0]
-	}
-	oid, ok := id.str()
-	if !ok || len(oid) != 8 {
-		return Value{}, fmt.Errorf("%s of %d bytes is no object id", id.Kind, len(oid))
-	}
-	ref.Int = int64(binary.BigEndian.Uint64(oid))
-	return ref, nil
 }
