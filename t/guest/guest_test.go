@@ -39,7 +39,11 @@ func testGuest(t *testing.T, kernel string) {
 		Manifest: man,
 		Trees: []plan.Tree{
 			{Step: "tree-tcp", Dir: tcpStay},
-			{Step: "tree-virtfs", Dir: virtStay, Watch: "head/watch9", NoWatch: true},
+			{Step: "tree-virtfs", Dir: virtStay, NoWatch: true},
+		},
+		Watches: []plan.Watch{
+			{Step: "watch-tcp", Dir: tcpStay, Name: "head/watch"},
+			{Step: "watch-virtfs", Dir: virtStay, Name: "head/watch9"},
 		},
 		Kills: []plan.Kill{{Step: "kill-tcp", Path: tcpStay + "/head/watch", Within: 500}},
 		Follows: []plan.Follow{
@@ -89,6 +93,9 @@ func tcpMount(addr, target string) qemu.Mount {
 func steps(p plan.Plan) []string {
 	var list []string
 	for _, s := range p.Trees {
+		list = append(list, s.Step)
+	}
+	for _, s := range p.Watches {
 		list = append(list, s.Step)
 	}
 	for _, s := range p.Kills {

@@ -25,6 +25,9 @@ func main() {
 	for _, t := range p.Trees {
 		result(t.Step, tree(t, p.Manifest))
 	}
+	for _, w := range p.Watches {
+		result(w.Step, watch(w, p.Manifest))
+	}
 	for _, k := range p.Kills {
 		result(k.Step, kill(k))
 	}
@@ -47,6 +50,6 @@ func result(step string, err error) {
 func tree(t plan.Tree, m *treetest.Manifest) error {
 	return treetest.All(&treetest.Env{
 		FS: treetest.Path{Dir: t.Dir, Pread: true}, Manifest: m,
-		NoBlksize: true, NoWatch: t.NoWatch, Watch: t.Watch,
+		NoBlksize: true, NoWatch: t.NoWatch,
 	})
 }

@@ -18,6 +18,7 @@ import (
 type Plan struct {
 	Manifest *treetest.Manifest // what the trees hold
 	Trees    []Tree
+	Watches  []Watch
 	Kills    []Kill
 	Follows  []Follow // all at once
 }
@@ -26,8 +27,14 @@ type Plan struct {
 type Tree struct {
 	Step    string
 	Dir     string // where it is mounted
-	NoWatch bool
-	Watch   string // name of the watch file; "": head/watch
+	NoWatch bool   // only base watches can be had there
+}
+
+// Watch sets a base watch up at head, and reads what it is based on.
+type Watch struct {
+	Step string
+	Dir  string
+	Name string // of the watch file
 }
 
 // Kill kills a process that is blocked in a read and measures until it is gone.
