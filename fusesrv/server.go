@@ -270,8 +270,8 @@ func (s *Server) Unmount() error {
 // of sight instead: those who have files open keep being served until the server's process ends.
 func (s *Server) Close(ctx context.Context) error {
 	err := s.Unmount()
-	for try := 0; errors.Is(err, unix.EBUSY) && try < 5; try++ {
-		time.Sleep(10 * time.Millisecond) // a RELEASE may be under way
+	for try := 0; errors.Is(err, unix.EBUSY) && try < 10; try++ {
+		time.Sleep(10 * time.Millisecond) // somebody may just be looking, as at /proc/PID/fd
 		err = s.Unmount()
 	}
 	if errors.Is(err, unix.EBUSY) {
