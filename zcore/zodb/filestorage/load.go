@@ -16,6 +16,7 @@ type rec struct {
 	fsformat.DataHeader
 	pos  int64
 	more [fsformat.BackLen]byte // backpointer if Len is 0, else how the data begins (and what follows it)
+	txn  fsformat.TxnHeader     // the transaction that wrote it, zero until checkTxn
 }
 
 // view is where a load begins: the file and the last record of the object in it. Records before
@@ -123,14 +124,14 @@ func (v view) find(ctx context.Context, at zodb.Tid) (rev, data rec, until zodb.
 	}
 	// The two revisions that decided must be what their transactions say.
 	if later.pos != 0 {
-		if _, err = v.txnOf(later); err != nil {
+		if err = v.checkTxn(&later); err != nil {
 			return rec{}, rec{}, 0, err
 		}
 	}
 	if pos == 0 {
 		return rec{}, rec{}, 0, zodb.ErrNoData
 	}
-	if _, err = v.txnOf(rev); err != nil {
+	if err = v.checkTxn(&rev); err != nil {
 		return rec{}, rec{}, 0, err
 	}
 	data, err = v.follow(rev)
@@ -188,11 +189,14 @@ func (r *rec) damage(msg string) error {
 	return &zodb.DataError{Oid: r.Oid, Serial: r.Tid, Pos: r.pos, Msg: msg}
 }
 
-// txnOf reads the header of the transaction that wrote r and checks that they fit each other.
-func (v view) txnOf(r rec) (fsformat.TxnHeader, error) {
+// checkTxn reads the header of the transaction that wrote r and checks that they fit each other.
+func (v view) checkTxn(r *rec) error {
+	if r.txn.Tid != 0 {
+		return nil
+	}
 	var b [fsformat.TxnHdrLen]byte
 	if _, err := v.f.f.ReadAt(b[:], r.Txn); err != nil {
-		return fsformat.TxnHeader{}, readError(r.Txn, err)
+		return readError(r.Txn, err)
 	}
 	h, err := fsformat.DecodeTxn(b[:])
 	if err == nil && (h.Tid != r.Tid || h.Status != fsformat.Done && h.Status != fsformat.Packed ||
@@ -200,9 +204,10 @@ func (v view) txnOf(r rec) (fsformat.TxnHeader, error) {
 		err = fmt.Errorf("data record does not fit its transaction at %d", r.Txn)
 	}
 	if err != nil {
-		return h, r.damage(err.Error())
+		return r.damage(err.Error())
 	}
-	return h, nil
+	r.txn = h
+	return nil
 }
 
 // after is the most that is read to see that a record ends where its length says.
@@ -210,8 +215,7 @@ const after = fsformat.DataHdrLen
 
 // read reads and expands the data of r.
 func (v view) read(r rec) ([]byte, error) {
-	h, err := v.txnOf(r)
-	if err != nil {
+	if err := v.checkTxn(&r); err != nil {
 		return nil, err
 	}
 	room := min(r.pos+r.RecLen()+after, v.end) - (r.pos + fsformat.DataHdrLen)
@@ -219,7 +223,7 @@ func (v view) read(r rec) ([]byte, error) {
 	if _, err := v.f.f.ReadAt(b, r.pos+fsformat.DataHdrLen); err != nil {
 		return nil, readError(r.pos, err)
 	}
-	if err := r.checkEnd(h, b[r.Len:]); err != nil {
+	if err := r.checkEnd(b[r.Len:]); err != nil {
 		return nil, err
 	}
 	data, err := record.Decompress(b[:r.Len:r.Len])
@@ -229,10 +233,9 @@ func (v view) read(r rec) ([]byte, error) {
 	return data, nil
 }
 
-// checkRoom is read without the data.
+// checkRoom is read less the data.
 func (v view) checkRoom(r rec) error {
-	h, err := v.txnOf(r)
-	if err != nil {
+	if err := v.checkTxn(&r); err != nil {
 		return err
 	}
 	end := r.pos + r.RecLen()
@@ -240,15 +243,15 @@ func (v view) checkRoom(r rec) error {
 	if _, err := v.f.f.ReadAt(b, end); err != nil {
 		return readError(end, err)
 	}
-	return r.checkEnd(h, b)
+	return r.checkEnd(b)
 }
 
 // checkEnd checks that what follows the record is what must follow it: the end of its transaction
 // or another record of it. A wrong length, which no checksum tells, is found here.
-func (r *rec) checkEnd(h fsformat.TxnHeader, b []byte) error {
+func (r *rec) checkEnd(b []byte) error {
 	end := r.pos + r.RecLen()
-	if end == r.Txn+h.Len {
-		if int64(binary.BigEndian.Uint64(b)) == h.Len {
+	if end == r.Txn+r.txn.Len {
+		if int64(binary.BigEndian.Uint64(b)) == r.txn.Len {
 			return nil
 		}
 	} else if len(b) == after {

@@ -31,6 +31,9 @@ func (w *Writer) txn(pos int64) (txn, error) {
 	if t.hdr, err = fsformat.DecodeTxn(b[:]); err != nil {
 		return t, fmt.Errorf("position %d: %w", pos, err)
 	}
+	if t.hdr.Status == fsformat.Voted { // its records may not be there yet
+		return t, nil
+	}
 	tend := pos + t.hdr.Len
 	for p := pos + t.hdr.HdrLen(); p < tend; {
 		if _, err := w.f.ReadAt(b[:], p); err != nil {
