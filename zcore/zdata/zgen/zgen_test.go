@@ -85,7 +85,7 @@ func checkAt(t *testing.T, stor *memstorage.Store, db *zgen.DB, f zodb.Oid, at z
 func TestRandom(t *testing.T) {
 	seeds := uint64(12)
 	if os.Getenv("WCFS_SOAK") != "" {
-		seeds = 2000
+		seeds = 500
 	}
 	for seed := range seeds {
 		t.Run(fmt.Sprint("seed", seed), func(t *testing.T) {

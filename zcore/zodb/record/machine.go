@@ -11,10 +11,11 @@ import (
 
 // Bounds of what one record may hold.
 const (
-	// maxValues bounds the values pushed while one record is decoded, so that no record makes the
-	// machine use more than about 32 MiB besides its own strings: a value takes 64 bytes, lies on the
-	// stack once and in a tuple or list at most once more. A BTree node has some hundreds.
-	maxValues = 1 << 17
+	// maxValues bounds the values pushed while one record is decoded. A value takes 64 bytes, lies on
+	// the stack once and in a tuple or list at most once more, so that with what growing slices leave
+	// behind no record makes the machine allocate more than about 32 MiB besides its own strings. A
+	// BTree node of Python has up to a thousand children, five values each.
+	maxValues = 1 << 16
 	maxName   = 1 << 10 // bytes of a module or class name
 	maxDigits = 24      // characters of an integer in decimal
 )
