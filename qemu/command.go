@@ -10,6 +10,7 @@ import (
 	"os/signal"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -29,8 +30,10 @@ type RunOptions struct {
 	GDB      string        `name:"gdb" placeholder:"ADDR" help:"Wait for gdb at ADDR, as QEMU's -gdb takes it, for example tcp:127.0.0.1:1234."`
 	Append   string        `placeholder:"PARAMETERS" help:"More parameters for the kernel."`
 	Cache    string        `placeholder:"DIR" help:"Where fetched kernels are kept. Default: wcfs in the user's cache folder."`
-	Verbose  int           `short:"v" type:"counter" help:"-v: show the kernel's console; -vv: all it says, and QEMU's command line."`
 	Program  []string      `arg:"" passthrough:"" help:"Program and its arguments, after --."`
+
+	// Verbose 1 shows the kernel's console, 2 all it says and QEMU's command line. The caller sets it from its -v.
+	Verbose int `kong:"-"`
 }
 
 // Statuses RunCommand returns with an error; the program's own status comes without one.
@@ -60,6 +63,18 @@ func RunCommand(ctx context.Context, o RunOptions, stdin, stdout, stderr *os.Fil
 		spec.Rows, spec.Cols = windowSize(stdout)
 		spec.Stdin = &escapeReader{r: stdin, quit: func() { cancel(errors.New("ended by Ctrl-] q")) }}
 	}
+	for {
+		status, err := runOnce(ctx, spec, signals, stdin, stdout, cancel)
+		n := len(spec.Shares)
+		spec.Shares = slices.DeleteFunc(spec.Shares, func(sh Share) bool { return isWcfsMount(sh) && !isDir(sh.Dir) })
+		if !errors.Is(err, ErrBoot) || len(spec.Shares) == n {
+			return status, err
+		} // a wcfs was unmounted between our look and QEMU's: without it, then
+	}
+}
+
+// runOnce boots the guest and follows it to its end.
+func runOnce(ctx context.Context, spec Spec, signals <-chan os.Signal, stdin, stdout *os.File, cancel context.CancelCauseFunc) (int, error) {
 	m, err := Start(ctx, spec)
 	if err != nil {
 		return StatusFailed, err
@@ -198,7 +213,7 @@ func (o *RunOptions) shares(s *Spec) error {
 		s.Shares = append(s.Shares, Share{Tag: tag, Dir: abs, Mount: abs})
 	}
 	for i, dir := range wcfsMounts() {
-		s.Shares = append(s.Shares, Share{Tag: fmt.Sprintf("wcfs.mount%d", i), Dir: dir, Mount: dir})
+		s.Shares = append(s.Shares, Share{Tag: fmt.Sprintf("%s%d", wcfsMountTag, i), Dir: dir, Mount: dir})
 	}
 	return nil
 }
@@ -244,6 +259,10 @@ func (o *RunOptions) server(s *Spec) error {
 	}
 	return errors.Join(mount(0, "/wcfs", "none"), mount(1, "/wcfs-snap", "loose"))
 }
+
+const wcfsMountTag = "wcfs.mount"
+
+func isWcfsMount(s Share) bool { return strings.HasPrefix(s.Tag, wcfsMountTag) }
 
 // wcfsMounts lists where FUSE file systems of wcfs are mounted and answer.
 func wcfsMounts() []string {

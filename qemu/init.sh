@@ -34,6 +34,7 @@ stage2)
         [ -e "$m" ] && { b insmod "$m" || echo "insmod $m failed" >/dev/console; }
     done
     b ip link set lo up
+    b hostname guest
     if [ "$NET" = 1 ]; then
         b ip link set eth0 up || fail "no network card: the kernel needs CONFIG_VIRTIO_NET and CONFIG_VIRTIO_PCI"
         b ip addr add 10.0.2.15/24 dev eth0
