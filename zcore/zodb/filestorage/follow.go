@@ -203,6 +203,9 @@ func (c *cursor) report(ctx context.Context, end int64, fn func(zodb.Commit) err
 			return err
 		}
 		t, err := c.sc.txn(c.pos)
+		if err == errIncomplete {
+			err = damage(c.pos, "a transaction that was there is cut off")
+		}
 		if err != nil {
 			return err
 		}

@@ -144,9 +144,7 @@ func TestFollowCrashedWriter(t *testing.T) {
 		}
 		stor := open(t, b.path, filestorage.Options{Tick: 5 * time.Millisecond})
 		f := follow(t, stor, b.w.Last())
-		if err := os.WriteFile(b.path, append(read(t, b.path), txn...), 0o666); err != nil {
-			t.Fatal(err)
-		}
+		appendTo(t, b.path, txn)
 		f.wantNone()
 		late := open(t, b.path, filestorage.Options{}) // one that opens with the tail there
 		w, err := fswriter.Open(b.path)
@@ -170,6 +168,18 @@ func read(t testing.TB, path string) []byte {
 		t.Fatal(err)
 	}
 	return data
+}
+
+func appendTo(t testing.TB, path string, data []byte) {
+	t.Helper()
+	file, err := os.OpenFile(path, os.O_WRONLY|os.O_APPEND, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer file.Close()
+	if _, err := file.Write(data); err != nil {
+		t.Fatal(err)
+	}
 }
 
 func waitHead(t testing.TB, stor zodb.Storage, tid zodb.Tid) {
@@ -302,7 +312,7 @@ func (b *goBackend) repack(t testing.TB, packed bool) {
 func TestFollowFails(t *testing.T) {
 	for name, harm := range map[string]func(b *goBackend){
 		"cut":     func(b *goBackend) { os.Truncate(b.path, b.w.Size()-1) },
-		"damaged": func(b *goBackend) { os.WriteFile(b.path, append(read(t, b.path), make([]byte, 100)...), 0o666) },
+		"damaged": func(b *goBackend) { appendTo(t, b.path, make([]byte, 100)) },
 	} {
 		b := newGoBackend(t)
 		tid := b.Commit(t, map[zodb.Oid][]byte{1: storagetest.Record(nil)})
