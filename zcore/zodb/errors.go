@@ -42,7 +42,10 @@ type DataError struct {
 }
 
 func (e *DataError) Error() string {
-	s := fmt.Sprintf("bad data: object %s@%s", e.Oid, e.Serial)
+	s := "bad data"
+	if e.Oid != 0 || e.Serial != 0 { // else it is about no object, but the file around them
+		s += fmt.Sprintf(": object %s@%s", e.Oid, e.Serial)
+	}
 	if e.Pos >= 0 {
 		s += fmt.Sprintf(" at position %d", e.Pos)
 	}

@@ -316,7 +316,7 @@ func FuzzFile(f *testing.F) {
 			return
 		}
 		defer file.release()
-		if pos, err := file.locate(1, file.end); err == nil && (pos < fsformat.MagicLen || pos > file.end) {
+		if pos, err := file.locate(ctx, 1, file.end); err == nil && (pos < fsformat.MagicLen || pos > file.end) {
 			t.Fatalf("located at %d of %d", pos, file.end)
 		}
 		for _, g := range file.index.Groups() {

@@ -163,13 +163,13 @@ func (s *Storage) Follow(ctx context.Context, after zodb.Tid, fn func(zodb.Commi
 	c := &cursor{f: v.f, last: after, sc: newScanner(v.f.f)}
 	defer func() { c.f.release() }()
 	for {
-		s.mu.RLock()
-		end, next, changed, failed, closed := c.f.end, c.f.next, s.changed, s.failed, s.closed
-		s.mu.RUnlock()
-		if closed {
-			return fmt.Errorf("%s: follow: %w", s.url, ErrClosed)
+		if err := s.check(ctx); err != nil {
+			return err
 		}
-		if err := c.report(ctx, end, fn); err != nil {
+		s.mu.RLock()
+		end, next, changed, failed := c.f.end, c.f.next, s.changed, s.failed
+		s.mu.RUnlock()
+		if err := s.report(ctx, c, end, fn); err != nil {
 			return err
 		}
 		switch {
@@ -189,17 +189,17 @@ func (s *Storage) Follow(ctx context.Context, after zodb.Tid, fn func(zodb.Commi
 	}
 }
 
-// report reports what is before end in the file at hand.
-func (c *cursor) report(ctx context.Context, end int64, fn func(zodb.Commit) error) error {
+// report reports what is before end in the cursor's file.
+func (s *Storage) report(ctx context.Context, c *cursor, end int64, fn func(zodb.Commit) error) error {
 	var err error
 	if c.pos == 0 {
-		if c.pos, err = c.f.locate(c.last, end); err != nil {
-			return err
+		if c.pos, err = c.f.locate(ctx, c.last, end); err != nil {
+			return fmt.Errorf("%s: follow: %w", s.url, err)
 		}
 	}
 	var gap zodb.Commit // not reported yet if its Tid is not 0
 	for c.pos < end {
-		if err := ctx.Err(); err != nil {
+		if err := s.check(ctx); err != nil {
 			return err
 		}
 		t, err := c.sc.txn(c.pos)
@@ -207,7 +207,7 @@ func (c *cursor) report(ctx context.Context, end int64, fn func(zodb.Commit) err
 			err = damage(c.pos, "a transaction that was there is cut off")
 		}
 		if err != nil {
-			return err
+			return fmt.Errorf("%s: follow: %w", s.url, err)
 		}
 		c.pos = t.end
 		if t.Status == fsformat.Undone || t.Tid <= c.last {
@@ -236,6 +236,16 @@ func (c *cursor) report(ctx context.Context, end int64, fn func(zodb.Commit) err
 		return fn(gap)
 	}
 	return nil
+}
+
+// check says whether Follow must end.
+func (s *Storage) check(ctx context.Context) error {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	if s.closed {
+		return fmt.Errorf("%s: follow: %w", s.url, ErrClosed)
+	}
+	return ctx.Err()
 }
 
 func (t *txn) commit() zodb.Commit {

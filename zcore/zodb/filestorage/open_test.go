@@ -9,9 +9,11 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"wcfs/zcore/zodb"
 	"wcfs/zcore/zodb/filestorage"
@@ -229,5 +231,43 @@ func TestCompressed(t *testing.T) {
 	release()
 	if _, err := x.File.ReadAt(got, x.Off); !errors.Is(err, os.ErrClosed) {
 		t.Fatalf("after release: %v", err)
+	}
+}
+
+// Opening and closing leaves no goroutine and no descriptor.
+func TestNoLeaks(t *testing.T) {
+	b := newGoBackend(t)
+	fill(t, b, 10)
+	fds := func() int {
+		l, err := os.ReadDir("/proc/self/fd")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return len(l)
+	}
+	cycle := func() {
+		stor, err := filestorage.Open(context.Background(), "file://"+b.path, filestorage.Options{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithCancel(context.Background())
+		done := make(chan error)
+		go func() { done <- stor.Follow(ctx, 0, func(zodb.Commit) error { return nil }) }()
+		b.repack(t, false)
+		waitHead(t, stor, b.w.Last())
+		stor.Close()
+		<-done
+		cancel()
+	}
+	cycle() // whatever is made once
+	goroutines, files := runtime.NumGoroutine(), fds()
+	const n = 20
+	for range n {
+		cycle()
+	}
+	for end := time.Now().Add(patience); runtime.NumGoroutine() > goroutines || fds() > files; time.Sleep(time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("%d goroutines and %d descriptors, after %d cycles %d and %d", goroutines, files, n, runtime.NumGoroutine(), fds())
+		}
 	}
 }

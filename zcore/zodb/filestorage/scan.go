@@ -1,6 +1,7 @@
 package filestorage
 
 import (
+	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -225,7 +226,7 @@ func readError(pos int64, err error) error {
 }
 
 // locate returns the position of the first transaction later than tid; end is the end of a transaction.
-func (f *dataFile) locate(tid zodb.Tid, end int64) (int64, error) {
+func (f *dataFile) locate(ctx context.Context, tid zodb.Tid, end int64) (int64, error) {
 	if end == fsformat.MagicLen {
 		return end, nil
 	}
@@ -234,6 +235,9 @@ func (f *dataFile) locate(tid zodb.Tid, end int64) (int64, error) {
 		return fsformat.MagicLen, err
 	}
 	for end > fsformat.MagicLen {
+		if err := ctx.Err(); err != nil {
+			return 0, err
+		}
 		t, err := f.before(end)
 		if err != nil || t.Tid <= tid {
 			return end, err
