@@ -4,16 +4,21 @@ usage: bigfile.py make STORAGE BLOCKS     makes root['f'] of blocks of 2 MiB, pr
        bigfile.py set STORAGE BLK TEXT    commits a block of that text, prints the tid
        bigfile.py time STORAGE            reads all blocks, prints the seconds that took and their SHA-256
        bigfile.py commits STORAGE         for every line read: commits and prints the tid at once
+       bigfile.py stamp STORAGE SEED      makes root['f'] of 16 small blocks and commits changes of them at
+                                          random until stdin ends; prints the oid, then a line a commit:
+                                          tid blk=counter ..., a counter of 0 being a hole
 
 STORAGE is file:PATH or postgresql:DSN (as libpq wants it).
 """
 import hashlib
 import os
+import random
+import select
 import sys
 import time
 
 import transaction
-from wendelin.bigfile.file_zodb import ZBigFile
+from wendelin.bigfile.file_zodb import ZBigFile, ZBlk0, ZBlk1
 from ZODB.DB import DB
 from ZODB.utils import u64
 
@@ -73,11 +78,39 @@ def commits(root):
         print(hex16(f.blktab[0]._p_serial), flush=True)
 
 
+def stamp(root, seed):
+    rnd = random.Random(int(seed))
+    f = root['f'] = ZBigFile(16384)
+    counter = 0
+    changes = {blk: ZBlk0 for blk in range(16)}
+    while True:
+        line = []
+        for blk, kind in sorted(changes.items()):
+            counter += 1
+            if kind is None:
+                if f.blktab.has_key(blk):
+                    f.hole(blk)
+                line.append('%d=0' % blk)
+                continue
+            f.set(blk, counter.to_bytes(8, 'little') * (16384 // 8), kind)
+            line.append('%d=%d' % (blk, counter))
+        root['counter'] = counter  # something whose serial tells the tid
+        transaction.commit()
+        if counter == 16:
+            print(hex16(f._p_oid))
+        print(hex16(root._p_serial), *line, flush=True)
+        if select.select([sys.stdin], [], [], rnd.random() * 0.02)[0]:
+            return
+        # the last block is never a hole: the size stays
+        changes = {blk: rnd.choice([ZBlk0, ZBlk0, ZBlk1, None if blk < 15 else ZBlk0])
+                   for blk in rnd.sample(range(16), rnd.randint(1, 3))}
+
+
 def main():
     what, storage, *args = sys.argv[1:]
     db = opened(storage)
     conn = db.open()
-    {'make': make, 'set': set_, 'time': time_, 'commits': commits}[what](conn.root(), *args)
+    {'make': make, 'set': set_, 'time': time_, 'commits': commits, 'stamp': stamp}[what](conn.root(), *args)
     transaction.abort()
     conn.close()
     db.close()
