@@ -101,12 +101,12 @@ func (d *demo) start() error {
 	if d.old, err = tx.Commit(); err != nil {
 		return err
 	}
-	serve := serveCmd{ZURL: fileURL(path), Mount: mnt, PinTimeout: defaultPinTimeout}
+	serve := serveCmd{ZURL: fileURL(path), Mount: mnt, PinTimeout: defaultPinTimeout, usedHere: true}
 	serve.P9.Addr = []string{"unix:" + sock}
 	if d.srv, err = serve.start(d.p); err != nil {
 		return err
 	}
-	if d.nine, err = p9srv.NewClient(context.Background(), d.srv.bound[0], "", p9srv.DialOptions{}); err != nil {
+	if d.nine, err = p9srv.NewClient(d.p.ctx, d.srv.bound[0], "", p9srv.DialOptions{}); err != nil {
 		return err
 	}
 	fmt.Fprintf(d.p.stdout, "database  %s\nmount     %s\n9P        %s\nbigfiles  %s\n\n", path, mnt, d.srv.bound[0], d.files())
@@ -187,6 +187,22 @@ func (d *demo) waitHead(tid zodb.Tid) error {
 		}
 	}
 	return nil
+}
+
+// waitFor polls until cond holds.
+func waitFor(ctx context.Context, timeout time.Duration, cond func() bool) bool {
+	ctx, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	tick := time.NewTicker(time.Millisecond)
+	defer tick.Stop()
+	for !cond() {
+		select {
+		case <-ctx.Done():
+			return cond()
+		case <-tick.C:
+		}
+	}
+	return true
 }
 
 func (d *demo) targets() []target { return []target{dirTarget(d.srv.mount.Dir()), nineTarget{d.nine}} }

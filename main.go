@@ -18,6 +18,8 @@ import (
 	"syscall"
 
 	"github.com/alecthomas/kong"
+
+	"wcfs/fusesrv"
 )
 
 // program is what a subcommand runs in.
@@ -41,13 +43,12 @@ type cli struct {
 	History historyCmd `cmd:"" help:"Show which block of a bigfile changed at which transaction."`
 	Dial    dialCmd    `cmd:"" help:"Carry local 9P connections through TLS to a server."`
 	Demo    demoCmd    `cmd:"" help:"Serve a small database that changes once a second, and show what happens."`
-
-	// Probe is what status runs in a child, which may hang.
-	Probe probeCmd `cmd:"" hidden:""`
 }
 
 func main() {
+	fusesrv.Helper()
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
+	context.AfterFunc(ctx, stop) // a second signal ends the process at once
 	code := run(ctx, os.Args[1:], os.Stdout, os.Stderr)
 	stop()
 	os.Exit(code)

@@ -24,6 +24,8 @@ type serveCmd struct {
 
 	storageOptions
 	nineOptions
+
+	usedHere bool // this process itself reads the mount, as the demo does
 }
 
 // Run serves until a signal, an unmount from outside, or autoexit.
@@ -76,12 +78,12 @@ func (c *serveCmd) start(p *program) (_ *server, err error) {
 	}
 	if c.Mount != "" {
 		s.mount, err = fusesrv.Mount(p.ctx, s.tree.Root(), c.Mount, fusesrv.Options{
-			URL: c.ZURL, Domain: s.core.Host(), ReadAheadKB: c.ReadAhead, Log: p.log,
+			URL: c.ZURL, Domain: s.core.Host(), Attach: s.core.SetPageCache, ReadAheadKB: c.ReadAhead,
+			Standalone: !c.usedHere, Log: p.log,
 		})
 		if err != nil {
 			return nil, err
 		}
-		s.core.SetPageCache(s.mount)
 		p.log.Info("serving", "url", c.ZURL, "mount", s.mount.Dir(), "head", s.core.Head())
 	}
 	s.follow()
@@ -104,53 +106,23 @@ func (s *server) follow() {
 
 // wait returns nil when the server is to end: a signal, an unmount, autoexit.
 func (s *server) wait(ctx context.Context) error {
-	var unmounted <-chan struct{}
-	idle := make(<-chan struct{})
-	if s.mount != nil {
-		unmounted = s.mount.Done()
-		if s.autoexit {
-			idle = s.idle(ctx)
-		}
+	if s.mount == nil {
+		<-ctx.Done()
+		return nil
 	}
-	select {
-	case <-ctx.Done():
-	case <-idle:
-		s.p.log.Info("nothing has been open for a while: exiting", "after", autoexitAfter)
-	case <-unmounted:
-		return s.mount.Wait(context.Background())
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	if s.autoexit {
+		go func() {
+			if s.mount.Idle(ctx, fusesrv.AutoexitAfter) == nil {
+				cancel()
+			}
+		}()
+	}
+	if err := s.mount.Wait(ctx); ctx.Err() == nil {
+		return err
 	}
 	return nil
-}
-
-// autoexitAfter is what existing clients count on.
-const autoexitAfter = time.Minute
-
-// idle returns a channel that is closed when files had been open, and none has been for autoexitAfter.
-func (s *server) idle(ctx context.Context) <-chan struct{} {
-	done := make(chan struct{})
-	go func() {
-		tick := time.NewTicker(time.Second)
-		defer tick.Stop()
-		var since time.Time
-		for {
-			select {
-			case <-ctx.Done():
-				return
-			case now := <-tick.C:
-				open, ever := s.mount.Opens()
-				switch {
-				case !ever || open > 0:
-					since = time.Time{}
-				case since.IsZero():
-					since = now
-				case now.Sub(since) >= autoexitAfter:
-					close(done)
-					return
-				}
-			}
-		}
-	}()
-	return done
 }
 
 // closeTimeout leaves time for the rest of the half second in which a server must be gone.
@@ -167,7 +139,15 @@ func (s *server) close() error {
 		}
 	}
 	if s.nine != nil {
-		s.nine.Close()
+		closed := make(chan struct{})
+		go func() {
+			defer close(closed)
+			s.nine.Close()
+		}()
+		select {
+		case <-closed:
+		case <-ctx.Done():
+		}
 	}
 	s.stopRun()
 	if s.core != nil {

@@ -50,7 +50,7 @@ func TestBadUse(t *testing.T) {
 		{zurl + " " + file, 1, "not a directory"},
 		{zurl + " " + busy, 1, "mounted already"},
 		{"status " + mnt, 1, ""},
-		{"stop " + mnt, 1, "not a wcfs mount"},
+		{"stop " + mnt, 1, "nothing is mounted"},
 		{"cat " + zurl + " head/bigfile/0000000000000000", 1, "head/bigfile/0000000000000000"},
 		{"cat " + zurl + " nosuch", 1, "nosuch"},
 		{"ls /nonexistent /", 1, "/nonexistent"},
