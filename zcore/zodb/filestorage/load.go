@@ -98,14 +98,17 @@ func (s *Storage) loadError(oid zodb.Oid, at zodb.Tid, err error) error {
 // find returns the revision that is current as of at, the record that holds its data (another one
 // after an undo), and the tid of the next revision.
 func (v view) find(ctx context.Context, at zodb.Tid) (rev, data rec, until zodb.Tid, err error) {
-	if v.pos == 0 && ctx.Err() == nil {
+	if err := ctx.Err(); err != nil {
+		return rec{}, rec{}, 0, err
+	}
+	if v.pos == 0 {
 		return rec{}, rec{}, 0, zodb.ErrNoObject
 	}
 	until = zodb.TidMax
 	pos := v.pos
 	var later rec // the revision after the one looked at, if pos is not the last
-	for n := 0; ; n++ {
-		if n%1024 == 0 && ctx.Err() != nil {
+	for n := 1; ; n++ {
+		if n%1024 == 0 && ctx.Err() != nil { // a history may be long
 			return rec{}, rec{}, 0, ctx.Err()
 		}
 		if rev, err = v.f.rec(v.oid, pos, v.end); err != nil {
