@@ -173,6 +173,30 @@ func TestGapClosed(t *testing.T) {
 	}
 }
 
+// A server that was restarted meanwhile answers for what it did before, and an empty database that is
+// no longer empty is a gap too.
+func TestGapOverRestart(t *testing.T) {
+	t.Parallel()
+	srv := zeotest.Start(t, zeotest.Config{Version: 6})
+	proxy := srv.Proxy()
+	s := open(t, proxy.URL(), options(t))
+	f := follow(t, s, 0)
+	outage := func(seed int) []zodb.Tid {
+		proxy.Refuse(true)
+		proxy.Cut()
+		py := srv.Client()
+		tids := py.Burst(5, oids, 100, seed)
+		py.Close()
+		srv.Kill()
+		srv.Run()
+		proxy.Refuse(false)
+		return tids
+	}
+	f.want(zodb.Commit{Tid: outage(0)[4], Gap: 1})
+	f.want(burst(outage(10), oids)...)
+	f.want(burst(srv.Client().Burst(2, oids, 100, 0), oids)...)
+}
+
 // A gap that the server does not remember is reported as one.
 func TestGapTooOld(t *testing.T) {
 	t.Parallel()

@@ -20,7 +20,7 @@ func missed(ctx context.Context, c *conn, from, to zodb.Tid) ([]zodb.Commit, err
 	if from >= to {
 		return nil, nil
 	}
-	gap := []zodb.Commit{{Tid: to, Gap: from}}
+	gap := []zodb.Commit{{Tid: to, Gap: max(from, 1)}} // 0 would say that it is none; no commit has tid 1
 	last, oids, err := changedSince(ctx, c, from)
 	if isServerError(err) || err == nil && last < to {
 		return gap, nil
