@@ -18,8 +18,9 @@ import (
 // not hinder the writer, nor it them. There is one writer at a time and it chooses its tid as such, so
 // transactions become visible in the order of their tids.
 type sqliteDB struct {
-	db                   *sql.DB
-	load, serial, exists *sql.Stmt // set by check, before anything else is called
+	db *sql.DB
+
+	load, serial, exists, last *sql.Stmt // set by check, before anything else is called
 }
 
 func openSqlite(url string, opt Options) (database, error) {
@@ -80,13 +81,10 @@ func (d *sqliteDB) revision(ctx context.Context, oid zodb.Oid, at, _ zodb.Tid, d
 	return rev, err
 }
 
-func (d *sqliteDB) session(ctx context.Context) (session, error) {
-	conn, err := d.db.Conn(ctx)
-	if err != nil {
-		return nil, err
-	}
-	return &sqliteSession{conn}, nil
-}
+// session implements database. Nothing here asks for the same connection twice.
+func (d *sqliteDB) session(context.Context) (session, error) { return d, nil }
+
+func (d *sqliteDB) release() {}
 
 func (d *sqliteDB) check(ctx context.Context) error {
 	var names []string
@@ -112,7 +110,7 @@ func (d *sqliteDB) check(ctx context.Context) error {
 	if err := schemaError(has["transaction"], has["object_state"], has["current_object"]); err != nil {
 		return err
 	}
-	for stmt, text := range map[**sql.Stmt]string{&d.load: sqlLoad, &d.serial: sqlSerial, &d.exists: sqlExists} {
+	for stmt, text := range map[**sql.Stmt]string{&d.load: sqlLoad, &d.serial: sqlSerial, &d.exists: sqlExists, &d.last: sqlNewest} {
 		if *stmt, err = d.db.PrepareContext(ctx, text); err != nil {
 			return err
 		}
@@ -137,7 +135,7 @@ func sqliteCode(err error) int {
 	return 0
 }
 
-// querier is what *sql.DB, *sql.Conn and *sql.Tx have in common.
+// querier is what *sql.DB and *sql.Tx have in common.
 type querier interface {
 	QueryContext(ctx context.Context, query string, args ...any) (*sql.Rows, error)
 }
@@ -157,20 +155,15 @@ func each(ctx context.Context, q querier, query string, args []any, fn func(scan
 	return rows.Err()
 }
 
-// sqliteSession is one connection.
-type sqliteSession struct{ conn *sql.Conn }
-
-func (s *sqliteSession) release() { s.conn.Close() }
-
-func (s *sqliteSession) newest(ctx context.Context) (t zodb.Tid, err error) {
-	err = s.conn.QueryRowContext(ctx, sqlNewest).Scan(&t)
+func (d *sqliteDB) newest(ctx context.Context) (t zodb.Tid, err error) {
+	err = d.last.QueryRowContext(ctx).Scan(&t)
 	return t, err
 }
 
-func (s *sqliteSession) writers(context.Context) (map[string]int64, error) { return nil, nil }
+func (d *sqliteDB) writers(context.Context) (map[string]int64, error) { return nil, nil }
 
-func (s *sqliteSession) tids(ctx context.Context, after, upto zodb.Tid, max int) (tids []zodb.Tid, err error) {
-	err = each(ctx, s.conn, sqlTids, []any{int64(after), int64(upto), max}, func(scan func(...any) error) error {
+func (d *sqliteDB) tids(ctx context.Context, after, upto zodb.Tid, max int) (tids []zodb.Tid, err error) {
+	err = each(ctx, d.db, sqlTids, []any{int64(after), int64(upto), max}, func(scan func(...any) error) error {
 		var t zodb.Tid
 		err := scan(&t)
 		tids = append(tids, t)
@@ -179,8 +172,8 @@ func (s *sqliteSession) tids(ctx context.Context, after, upto zodb.Tid, max int)
 	return tids, err
 }
 
-func (s *sqliteSession) transactions(ctx context.Context, after, upto zodb.Tid, max int) (txns []transaction, err error) {
-	tx, err := s.conn.BeginTx(ctx, &sql.TxOptions{ReadOnly: true})
+func (d *sqliteDB) transactions(ctx context.Context, after, upto zodb.Tid, max int) (txns []transaction, err error) {
+	tx, err := d.db.BeginTx(ctx, &sql.TxOptions{ReadOnly: true})
 	if err != nil {
 		return nil, err
 	}
@@ -205,11 +198,11 @@ func (s *sqliteSession) transactions(ctx context.Context, after, upto zodb.Tid, 
 	return txns, err
 }
 
-func (s *sqliteSession) packedAt(ctx context.Context, at zodb.Tid) (t zodb.Tid, err error) {
+func (d *sqliteDB) packedAt(ctx context.Context, at zodb.Tid) (t zodb.Tid, err error) {
 	var packed bool
-	err = s.conn.QueryRowContext(ctx, sqlPackedHere, int64(at)).Scan(&packed)
+	err = d.db.QueryRowContext(ctx, sqlPackedHere, int64(at)).Scan(&packed)
 	if err == nil && packed {
-		err = s.conn.QueryRowContext(ctx, sqlPackedLast).Scan(&t)
+		err = d.db.QueryRowContext(ctx, sqlPackedLast).Scan(&t)
 	}
 	if errors.Is(err, sql.ErrNoRows) {
 		return 0, nil
@@ -217,9 +210,9 @@ func (s *sqliteSession) packedAt(ctx context.Context, at zodb.Tid) (t zodb.Tid, 
 	return t, err
 }
 
-func (s *sqliteSession) oids(ctx context.Context, at zodb.Tid, naming string, from int64, max int) (oids []zodb.Oid, last int64, err error) {
+func (d *sqliteDB) oids(ctx context.Context, at zodb.Tid, naming string, from int64, max int) (oids []zodb.Oid, last int64, err error) {
 	last = from
-	err = each(ctx, s.conn, sqlOids, []any{from, int64(at), naming, max}, func(scan func(...any) error) error {
+	err = each(ctx, d.db, sqlOids, []any{from, int64(at), naming, max}, func(scan func(...any) error) error {
 		var data bool
 		var tid int64
 		err := scan(&last, &data, &tid)
