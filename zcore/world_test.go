@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -19,13 +20,72 @@ type world struct {
 	db   *zgen.DB
 	f    zodb.Oid
 	core *Core
+
+	gapNext bool // the next commit is reported as a gap
+
+	mu    sync.Mutex
+	stops map[Step]*stop // mu; one-shot
+}
+
+// stop is a place where the server has been told to stop.
+type stop struct {
+	reached chan struct{}
+	release chan struct{}
+}
+
+// stopAt makes the next one who comes to a step wait there until release is called.
+func (w *world) stopAt(step Step) (reached <-chan struct{}, release func()) {
+	s := &stop{make(chan struct{}), make(chan struct{})}
+	w.mu.Lock()
+	w.stops[step] = s
+	w.mu.Unlock()
+	return s.reached, sync.OnceFunc(func() { close(s.release) })
+}
+
+func (w *world) step(step Step) {
+	w.mu.Lock()
+	s := w.stops[step]
+	delete(w.stops, step)
+	w.mu.Unlock()
+	if s != nil {
+		close(s.reached)
+		<-s.release
+	}
+}
+
+// must waits for something to happen.
+func (w *world) must(what string, ch <-chan struct{}) {
+	w.t.Helper()
+	select {
+	case <-ch:
+	case <-time.After(10 * time.Second):
+		w.t.Fatalf("%s does not happen", what)
+	}
+}
+
+// mustNot sees that something does not happen, for a while.
+func mustNot[T any](t *testing.T, what string, ch <-chan T) {
+	t.Helper()
+	select {
+	case <-ch:
+		t.Fatalf("%s", what)
+	case <-time.After(30 * time.Millisecond):
+	}
+}
+
+// background runs fn and returns what it returns, later.
+func background[T any](fn func() T) <-chan T {
+	ch := make(chan T, 1)
+	go func() { ch <- fn() }()
+	return ch
 }
 
 const testBlksize = 4096
 
 func newWorld(t *testing.T, opts Options, init map[Blk]string) *world {
-	w := &world{t: t, stor: memstorage.New()}
-	w.db = zgen.New(w.stor, zgen.Options{LeafMax: 3, NodeMax: 3})
+	w := &world{t: t, stor: memstorage.New(), stops: map[Step]*stop{}}
+	opts.Step = w.step
+	w.db = zgen.New(w, zgen.Options{LeafMax: 3, NodeMax: 3})
 	tx := w.db.Begin()
 	w.f = tx.NewFile(testBlksize)
 	for blk, s := range init {
@@ -46,22 +106,52 @@ func newWorld(t *testing.T, opts Options, init map[Blk]string) *world {
 	return w
 }
 
+// Commit is what the generator writes to.
+func (w *world) Commit(tid zodb.Tid, objs map[zodb.Oid][]byte) error {
+	if w.gapNext {
+		w.gapNext = false
+		return w.stor.CommitGap(tid, objs)
+	}
+	return w.stor.Commit(tid, objs)
+}
+
+// commit commits blocks of w.f and waits until that is announced.
 func (w *world) commit(blks map[Blk]string) zodb.Tid {
 	w.t.Helper()
+	tid := w.write(blks)
+	w.announced(tid)
+	return tid
+}
+
+// write commits blocks of w.f.
+func (w *world) write(blks map[Blk]string) zodb.Tid {
+	w.t.Helper()
+	return w.tx(func(tx *zgen.Tx) {
+		for blk, s := range blks {
+			tx.Write(w.f, blk, []byte(s), zgen.Blk0)
+		}
+	})
+}
+
+// tx makes any commit.
+func (w *world) tx(fill func(*zgen.Tx)) zodb.Tid {
+	w.t.Helper()
 	tx := w.db.Begin()
-	for blk, s := range blks {
-		tx.Write(w.f, blk, []byte(s), zgen.Blk0)
-	}
+	fill(tx)
 	tid, err := tx.Commit()
 	if err != nil {
 		w.t.Fatal(err)
 	}
+	return tid
+}
+
+func (w *world) announced(tid zodb.Tid) {
+	w.t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
 	if err := w.core.waitHead(ctx, tid); err != nil {
 		w.t.Fatalf("commit %s is not announced: %v", tid, err)
 	}
-	return tid
 }
 
 func (w *world) read(blk Blk) string {
@@ -131,49 +221,4 @@ func (tl *testLink) want(line string) {
 	if got := tl.recv(); got != line {
 		tl.t.Fatalf("got %q, want %q", got, line)
 	}
-}
-
-func TestWatchBasics(t *testing.T) {
-	w := newWorld(t, Options{}, map[Blk]string{0: "a0", 1: "b0", 2: "c0"})
-	at0 := w.db.Head()
-	for blk, s := range []string{"a0", "b0", "c0", ""} {
-		if got := w.read(Blk(blk)); got != s {
-			t.Fatalf("block %d is %q", blk, got)
-		}
-	}
-	l := w.link()
-	l.send("1 watch %s @%s", w.f, at0)
-	l.want("1 ok")
-	at1 := w.commit(map[Blk]string{1: "b1", 3: "d1"})
-	got := make(chan string, 1)
-	go func() { got <- w.read(1) }()
-	l.want(fmt.Sprintf("2 pin %s #1 @%s", w.f, at0))
-	select {
-	case <-got:
-		t.Fatal("block was shown before the pin was acknowledged")
-	case <-time.After(50 * time.Millisecond):
-	}
-	l.send("2 ack")
-	if s := <-got; s != "b1" {
-		t.Fatalf("got %q", s)
-	}
-	if s := w.read(1); s != "b1" { // no pin a second time
-		t.Fatalf("got %q", s)
-	}
-	// another link at at0 needs the block that was read at set-up; nobody read #3, past the end then
-	l2 := w.link()
-	l2.send("3 watch %s @%s", w.f, at0)
-	l2.want(fmt.Sprintf("2 pin %s #1 @%s", w.f, at0))
-	l2.send("2 ack")
-	l2.want("3 ok")
-	// advance: back to head
-	l.send("1 watch %s @%s", w.f, at1)
-	l.want(fmt.Sprintf("4 pin %s #1 @head", w.f))
-	l.send("4 ack")
-	l.want("1 ok")
-	l.send("1 watch %s @%s", w.f, at0)
-	l.want(fmt.Sprintf("1 error setup watch f<%s> @%s: going back in history is forbidden", w.f, at0))
-	l.send("bla bla")
-	l.want(`0 error: invalid frame: "bla bla\n" (invalid stream)`)
-	l.want("EOF")
 }
