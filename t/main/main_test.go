@@ -34,6 +34,7 @@ func TestMain(m *testing.M) {
 		os.Exit(1)
 	}
 	wcfsPath = filepath.Join(dir, "wcfs")
+	os.Setenv("GORACE", "atexit_sleep_ms=0") // else each of hundreds of processes sleeps a second at its end
 	args := []string{"build", "-o", wcfsPath}
 	if raceEnabled {
 		args = append(args, "-race")

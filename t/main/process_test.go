@@ -196,7 +196,7 @@ func TestStatusAndStop(t *testing.T) {
 			if m := mountOf(t, mnt); m != nil {
 				t.Errorf("the mount is still there: %q", m)
 			}
-			if _, err := os.Lstat(sock); c.name != "killed" && !os.IsNotExist(err) {
+			if _, err := os.Lstat(sock); c.name == "well" && !os.IsNotExist(err) {
 				t.Errorf("the socket is still there: %v", err)
 			}
 		})
