@@ -28,11 +28,13 @@ type program struct {
 	stdout io.Writer
 	stderr io.Writer
 	log    *slog.Logger
+
+	verbose int // how many -v
 }
 
 // cli is all subcommands.
 type cli struct {
-	Verbose bool `short:"v" help:"Log more."`
+	Verbose int `short:"v" type:"counter" help:"Log more; for run: show the kernel's console, -vv everything."`
 
 	Serve   serveCmd   `cmd:"" help:"Serve a database over FUSE, 9P or both."`
 	Status  statusCmd  `cmd:"" help:"Tell whether a mount or 9P address answers, and what it serves."`
@@ -42,6 +44,7 @@ type cli struct {
 	Cat     catCmd     `cmd:"" help:"Write a file of the tree to stdout."`
 	History historyCmd `cmd:"" help:"Show which block of a bigfile changed at which transaction."`
 	Dial    dialCmd    `cmd:"" help:"Carry local 9P connections through TLS to a server."`
+	Run     runCmd     `cmd:"" help:"Boot a guest on this host's root and run a program in it."`
 	Demo    demoCmd    `cmd:"" help:"Serve a small database that changes once a second, and show what happens."`
 }
 
@@ -70,7 +73,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	if err != nil {
 		return p.report(usagef("%v (see `wcfs %s --help`)", err, args[0]))
 	}
-	p.log = newLogger(stderr, c.Verbose)
+	p.verbose, p.log = c.Verbose, newLogger(stderr, c.Verbose > 0)
 	return p.report(kctx.Run(p))
 }
 
