@@ -29,6 +29,7 @@ type conn struct {
 	bytes  *budget
 	s      *session // nil before the first Tversion
 	timed  bool     // a read deadline is set
+	told   bool     // a limit that it ran into is in the log
 	buf    [maxBody]byte
 
 	asked  bool                         // Options.Domain was
@@ -213,6 +214,15 @@ func agreedMsize(asked, most uint32, exact bool) uint32 {
 		return n
 	}
 	return (n-ioHeader)/4096*4096 + ioHeader
+}
+
+// refused counts a request that ran into a limit, and logs the first.
+func (c *conn) refused(err error) {
+	c.srv.refusedReqs.Add(1)
+	if !c.told {
+		c.told = true
+		c.srv.log.warn("9p: requests refused", "peer", c.peer.String(), "cause", err)
+	}
 }
 
 // write sends one frame. When it fails the connection is over, and nobody needs to know here.

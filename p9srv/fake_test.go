@@ -3,6 +3,7 @@ package p9srv
 import (
 	"bytes"
 	"context"
+	"encoding/binary"
 	"fmt"
 	"maps"
 	"slices"
@@ -69,7 +70,7 @@ func newFakeTree() *fakeTree {
 func pattern(n int) []byte {
 	p := make([]byte, n)
 	for i := 0; i+8 <= n; i += 8 {
-		copy(p[i:], fmt.Sprintf("%08x", i/8))
+		binary.BigEndian.PutUint64(p[i:], 0xa5a5000000000000|uint64(i))
 	}
 	return p
 }
@@ -251,7 +252,7 @@ func (h *fakeHandle) Close() { h.n.t.handles.Add(-1) }
 // eventually waits for a condition.
 func eventually(t testing.TB, what string, ok func() bool) {
 	t.Helper()
-	for end := time.Now().Add(30 * time.Second); !ok(); time.Sleep(time.Millisecond) {
+	for end := time.Now().Add(10 * time.Second); !ok(); time.Sleep(time.Millisecond) {
 		if time.Now().After(end) {
 			t.Fatalf("did not happen: %s", what)
 		}

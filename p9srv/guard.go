@@ -43,7 +43,7 @@ func (s *session) handle(m *message, body []byte, bodyErr error) error {
 	switch {
 	case err != nil:
 		if errors.Is(err, ErrTooManyFids) || errors.Is(err, ErrTooManyRequests) {
-			s.srv.refused(err)
+			s.conn.refused(err)
 		}
 		return s.refuse(m.tag, errnoOf(err))
 	case now != nil:
@@ -172,6 +172,9 @@ func (s *session) admitFid(r *request, f *file) (frame, error) {
 		}
 		return newFrame(tFsync+1, m.tag).done(0), nil
 	case tClunk, tRemove:
+		if f.state == moving {
+			return nil, linux.EBUSY
+		}
 		r.libType = tClunk
 		f.state = gone
 		for _, other := range s.tags { // nobody is left to read or write
@@ -187,26 +190,33 @@ func (s *session) admitFid(r *request, f *file) (frame, error) {
 func (s *session) admitWalk(r *request, f *file) error {
 	m := &r.msg
 	switch {
-	case f.state != walked && m.newfid == m.fid:
-		return linux.EBUSY
+	case m.newfid == m.fid:
+		if f.state != walked || s.inUse(f) {
+			return linux.EBUSY
+		}
+		f.state, r.moves = moving, f
 	case m.newfid >= stayFid:
 		return linux.EBADF
-	case m.newfid != m.fid:
+	default:
 		if _, used := s.fids[m.newfid]; used {
 			return linux.EBADF
 		}
 		if err := s.reserveFid(m.newfid); err != nil {
 			return err
 		}
-	default:
-		for _, other := range s.tags { // its file is about to be replaced
-			if other.file == f || other.msg.typ == tWalk && other.msg.fid == m.fid && other.msg.newfid == m.fid {
-				return linux.EBUSY
-			}
-		}
 	}
 	r.from = f.node.share()
 	return nil
+}
+
+// inUse tells whether a request for f is in flight. mu must be held.
+func (s *session) inUse(f *file) bool {
+	for _, r := range s.tags {
+		if r.file == f {
+			return true
+		}
+	}
+	return false
 }
 
 // admitRead cuts count to what a reply can carry. mu must be held.

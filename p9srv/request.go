@@ -21,6 +21,7 @@ type request struct {
 	ctx     context.Context
 	cancel  context.CancelFunc
 	file    *file      // of its fid; nil for walks, attaches and flushes
+	moves   *file      // of a walk that replaces the file of its fid; else nil
 	from    *nodeRef   // where a walk starts; given back in finish
 	flushes []*request // that wait for it, in order of arrival; guarded by s.mu
 

@@ -118,12 +118,6 @@ func (s *Server) serveConn(p *peer, raw net.Conn) {
 	s.mu.Unlock()
 }
 
-// refused counts a request that ran into a limit.
-func (s *Server) refused(err error) {
-	s.refusedReqs.Add(1)
-	s.log.warn("9p: request refused", "cause", err)
-}
-
 // Stats is how much is in use now, and what was refused since start.
 type Stats struct {
 	Conns, Fids, Requests, Bytes  int64 // in use

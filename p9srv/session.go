@@ -34,7 +34,8 @@ const (
 	walked  fidState = iota // may be opened or walked from
 	opening                 // a Tlopen is in flight
 	opened
-	gone // a Tclunk is in flight
+	moving // a Twalk that replaces its file is in flight
+	gone   // a Tclunk is in flight
 )
 
 // session is a connection from one Tversion to the next.
@@ -260,9 +261,12 @@ func (s *session) settle(r *request, ok bool) {
 		switch {
 		case ok:
 			s.fids[m.newfid] = r.newFile
-		case m.newfid != m.fid || m.typ == tAttach:
+		case r.moves != nil:
+			r.moves.state = walked
+		default:
 			s.dropFid(m.newfid)
 		}
+	case m.typ == tLopen && r.file.state != opening: // a Tclunk came after it
 	case m.typ == tLopen && ok:
 		r.file.state = opened
 		r.file.mode = m.flags & openMode
