@@ -239,28 +239,19 @@ func (c *client) run(stop *atomic.Bool, reads *atomic.Int64) (err error) {
 // TestIsolation: six clients at views of their own while Python commits to PostgreSQL and the server
 // ends wcfs's connections once a second. WCFS_SOAK=1: for a minute.
 func TestIsolation(t *testing.T) {
-	long := 4 * time.Second
+	long := 3 * time.Second
 	if os.Getenv("WCFS_SOAK") != "" {
 		long = time.Minute
 	}
-	d, err := rel.NewDatabases(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(d.Close)
-	name, _, err := d.Postgres()
-	if err != nil {
-		t.Fatal(err)
-	}
-	bin, err := rel.BuildWCFS(t.Context(), t.TempDir())
+	name, _, err := env.Postgres()
 	if err != nil {
 		t.Fatal(err)
 	}
 	seed := uint64(time.Now().UnixNano()) >> 1
 	t.Logf("seed %d", seed)
-	model, oid := writeStamps(t, "postgresql:"+d.PG.DSN(name), seed)
+	model, oid := writeStamps(t, "postgresql:"+env.PG.DSN(name), seed)
 	mnt := t.TempDir()
-	m, err := rel.NewMount(t.Context(), exec.Command(bin, "serve", "--mount", mnt, d.PG.URL(name)), mnt)
+	m, err := rel.NewMount(t.Context(), exec.Command(env.wcfs, "serve", "--mount", mnt, env.PG.URL(name)), mnt)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -275,7 +266,7 @@ func TestIsolation(t *testing.T) {
 	}
 	before := model.count()
 	for end := time.Now().Add(long); time.Now().Before(end) && len(errc) == 0; time.Sleep(time.Second) {
-		if err := d.PG.Exec(t.Context(), name, "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'wcfs'"); err != nil {
+		if err := env.PG.Exec(t.Context(), name, "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'wcfs'"); err != nil {
 			t.Error(err)
 		}
 	}

@@ -99,9 +99,6 @@ func TestRecipe(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(primary.Close)
-	if _, err := rel.BuildWCFS(ctx, h.dir); err != nil {
-		t.Fatal(err)
-	}
 	py, err := rel.PythonPath()
 	if err != nil {
 		t.Fatal(err)
@@ -114,7 +111,7 @@ func TestRecipe(t *testing.T) {
 	oid = strings.TrimSpace(oid)
 	standbyDir := filepath.Join(primary.Dir, "standby") // the server's user may write there
 	h.env = []string{
-		"PATH=" + strings.Join([]string{h.dir, filepath.Dir(py), primary.BinDir(), os.Getenv("PATH")}, ":"),
+		"PATH=" + strings.Join([]string{filepath.Dir(env.wcfs), filepath.Dir(py), primary.BinDir(), os.Getenv("PATH")}, ":"),
 		"PGUSER=" + rel.User, "DATA=" + data,
 		"PRIMARY=" + primary.Dir, "STANDBY=" + standbyDir, "STANDBY_DATA=" + filepath.Join(standbyDir, "data"),
 		// Without these the standby would listen where the machine's own server does.

@@ -18,20 +18,11 @@ func (w importer) Commit(tid zodb.Tid, objs map[zodb.Oid][]byte) error { return 
 
 // TestTree mounts a database in PostgreSQL, and one in SQLite, and runs the suite of the tree over it.
 func TestTree(t *testing.T) {
-	d, err := rel.NewDatabases(t.Context())
+	name, pg, err := env.Postgres()
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(d.Close)
-	bin, err := rel.BuildWCFS(t.Context(), t.TempDir())
-	if err != nil {
-		t.Fatal(err)
-	}
-	name, pg, err := d.Postgres()
-	if err != nil {
-		t.Fatal(err)
-	}
-	dir, lite, err := d.SQLite(true)
+	dir, lite, err := env.SQLite(true)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -39,7 +30,7 @@ func TestTree(t *testing.T) {
 		name, url string
 		w         *rel.Writer
 	}{
-		{"postgresql", d.PG.URL(name), pg},
+		{"postgresql", env.PG.URL(name), pg},
 		{"sqlite", "sqlite://" + filepath.Join(dir, "main.sqlite3"), lite},
 	} {
 		t.Run(db.name, func(t *testing.T) {
@@ -48,7 +39,7 @@ func TestTree(t *testing.T) {
 				t.Fatal(err)
 			}
 			mnt := t.TempDir()
-			m, err := rel.NewMount(t.Context(), exec.Command(bin, "serve", "--debug", "--mount", mnt, db.url), mnt)
+			m, err := rel.NewMount(t.Context(), exec.Command(env.wcfs, "serve", "--debug", "--mount", mnt, db.url), mnt)
 			if err != nil {
 				t.Fatal(err)
 			}
