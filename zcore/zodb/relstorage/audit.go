@@ -18,15 +18,17 @@ const (
 // below the last one reported, or a server that does not have the last one. It belongs to the
 // goroutine of Follow.
 type audit struct {
-	base zodb.Tid   // tids hold every transaction of (base, last reported]
-	tids []zodb.Tid // ascending
-	next time.Time
+	base  zodb.Tid   // tids hold every transaction of (base, last reported]
+	tids  []zodb.Tid // ascending
+	shown bool       // the present connection's server has shown the last one reported
+	next  time.Time
 }
 
 func newAudit(after zodb.Tid) audit { return audit{base: after} }
 
 // add notes a commit that was reported.
 func (a *audit) add(c zodb.Commit) {
+	a.shown = true
 	if c.Gap != 0 {
 		a.base, a.tids = c.Tid, nil
 		return
@@ -38,8 +40,13 @@ func (a *audit) add(c zodb.Commit) {
 	}
 }
 
-// look compares, once in a while, what was reported with what is there. Fewer is no harm: a pack
-// removes transactions.
+// resume makes the next look, at once, one over a new connection: after a failover or a restore it may
+// lead to another database.
+func (a *audit) resume() { a.shown, a.next = false, time.Time{} }
+
+// look compares, once in a while, what was reported with what is there. Fewer is no harm, a pack
+// removes transactions, as long as the last is there or there are later ones. A server that never
+// showed the last may be one that is behind.
 func (a *audit) look(ctx context.Context, ses session) error {
 	if len(a.tids) == 0 || time.Now().Before(a.next) {
 		return nil
@@ -56,26 +63,16 @@ func (a *audit) look(ctx context.Context, ses session) error {
 				ErrOutOfOrder, t, last)
 		}
 	}
-	return nil
-}
-
-// resume checks over a new connection that the database has what was reported last: after a failover
-// or a restore it may be another one. A server that is behind has yet to get there.
-func (a *audit) resume(ctx context.Context, ses session) error {
-	if len(a.tids) == 0 {
+	if len(there) > 0 && there[len(there)-1] == last {
+		a.shown = true
 		return nil
 	}
-	last := a.tids[len(a.tids)-1]
 	newest, err := ses.newest(ctx)
-	if err != nil || newest < last {
-		return err
-	}
-	there, err := ses.tids(ctx, last-1, last, 1)
 	if err != nil {
 		return err
 	}
-	if len(there) == 0 {
-		return fmt.Errorf("%w: transaction %s, served before, is not there (a failover that lost commits, or a restored backup); restart to read the database anew", ErrReplaced, last)
+	if behind := newest < last; behind == a.shown {
+		return fmt.Errorf("%w: transaction %s, served before, is not there (a failover that lost commits, a restored backup, a cleared database); restart to read the database anew", ErrReplaced, last)
 	}
 	return nil
 }

@@ -59,15 +59,13 @@ func (f *follower) session(ctx context.Context) error {
 		return err
 	}
 	defer ses.release()
-	if err := f.audit.resume(ctx, ses); err != nil {
-		return err
-	}
-	f.s.outage(nil)
+	f.audit.resume()
 	for {
 		began := time.Now()
 		if err := f.poll(ctx, ses); err != nil {
 			return err
 		}
+		f.s.outage(nil)
 		sleep(ctx, f.s.opt.Poll-time.Since(began))
 		if ctx.Err() != nil {
 			return ctx.Err()

@@ -5,7 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"os"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -256,5 +258,30 @@ func TestReplaced(t *testing.T) {
 	w.insert(first+1001, 0x1001)
 	terminate(t, b.url)
 	w.do("COMMIT")
+	f.fails(relstorage.ErrReplaced)
+}
+
+// TestCleared: everything is deleted, as by zodbconvert --clear.
+func TestCleared(t *testing.T) {
+	b := newPostgres(t)
+	b.Commit(t, map[zodb.Oid][]byte{0x1000: storagetest.Record(nil)})
+	s := b.Open(t).(*relstorage.Storage)
+	f := follow(t, s, mustHead(t, s))
+	b.Commit(t, map[zodb.Oid][]byte{0x1000: storagetest.Record(nil)})
+	f.next()
+	newSQL(t, b.url).do(`TRUNCATE "transaction" CASCADE`)
+	f.fails(relstorage.ErrReplaced)
+}
+
+// TestSQLiteReplaced: another file takes the place of the one that is served.
+func TestSQLiteReplaced(t *testing.T) {
+	b, other := newSQLite(t), newSQLite(t)
+	b.Commit(t, map[zodb.Oid][]byte{0x1000: storagetest.Record(nil)})
+	s := b.Open(t).(*relstorage.Storage)
+	f := follow(t, s, mustHead(t, s))
+	path := func(b *backend) string { return strings.TrimPrefix(b.url, "sqlite://") }
+	if err := os.Rename(path(other), path(b)); err != nil {
+		t.Fatal(err)
+	}
 	f.fails(relstorage.ErrReplaced)
 }

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	neturl "net/url"
+	"os"
 
 	sqlite "modernc.org/sqlite"
 	sqlite3 "modernc.org/sqlite/lib"
@@ -18,7 +19,9 @@ import (
 // not hinder the writer, nor it them. There is one writer at a time and it chooses its tid as such, so
 // transactions become visible in the order of their tids.
 type sqliteDB struct {
-	db *sql.DB
+	db   *sql.DB
+	path string
+	file os.FileInfo // of path when it was opened
 
 	load, serial, exists, last *sql.Stmt // set by check, before anything else is called
 }
@@ -27,6 +30,10 @@ func openSqlite(url string, opt Options) (database, error) {
 	path, err := sqlitePath(url)
 	if err != nil {
 		return nil, err
+	}
+	file, err := os.Stat(path)
+	if err != nil {
+		return nil, fmt.Errorf("relstorage: %w", err)
 	}
 	dsn := neturl.URL{Scheme: "file", Opaque: (&neturl.URL{Path: path}).EscapedPath(), RawQuery: neturl.Values{
 		"mode": {"ro"}, "_pragma": {fmt.Sprintf("busy_timeout(%d)", opt.Timeout.Milliseconds()), "query_only(1)"},
@@ -37,7 +44,7 @@ func openSqlite(url string, opt Options) (database, error) {
 	}
 	db.SetMaxOpenConns(opt.Conns + 1)
 	db.SetMaxIdleConns(opt.Conns + 1)
-	return &sqliteDB{db: db}, nil
+	return &sqliteDB{db: db, path: path, file: file}, nil
 }
 
 func (d *sqliteDB) close() { d.db.Close() }
@@ -155,7 +162,11 @@ func each(ctx context.Context, q querier, query string, args []any, fn func(scan
 	return rows.Err()
 }
 
+// newest implements session. Connections stay with a file that another took the place of.
 func (d *sqliteDB) newest(ctx context.Context) (t zodb.Tid, err error) {
+	if fi, err := os.Stat(d.path); err == nil && !os.SameFile(fi, d.file) {
+		return 0, fmt.Errorf("%w: %s is another file now; restart to read it", ErrReplaced, d.path)
+	}
 	err = d.last.QueryRowContext(ctx).Scan(&t)
 	return t, err
 }
