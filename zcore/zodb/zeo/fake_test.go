@@ -235,6 +235,21 @@ func TestHostileServer(t *testing.T) {
 	}
 }
 
+// A connection on which nothing happens is kept: the server is asked something now and then.
+func TestIdle(t *testing.T) {
+	t.Parallel()
+	var asked atomic.Int64
+	f := newFake(t, func(c *fakeConn, id int64, method string, args []any) {
+		asked.Add(1)
+		c.reply(id, idBytes(zodb.Tid(100)))
+	})
+	openFake(t, f, 2*time.Second)
+	zeotest.Eventually(t, "the server is asked", func() bool { return asked.Load() >= 4 })
+	if n := f.conns.Load(); n != 1 {
+		t.Errorf("%d connections", n)
+	}
+}
+
 // The window bounds what is on the wire, also when callers give up, and it opens again.
 func TestWindow(t *testing.T) {
 	t.Parallel()

@@ -131,6 +131,7 @@ func TestDecodeHostile(t *testing.T) {
 		{"empty strings", z, rep("(", "C\x00", "t.")},
 		{"nested tuples", z, rep("N", "\x85", ".")},
 		{"doubled tuples", z, rep(")", "q\x00h\x00\x86", ".")},
+		{"doubled tuples, a few", z, []byte(")" + strings.Repeat("q\x00h\x00\x86", 50) + ".")},
 		{"list in itself", z, rep("]", "q\x00h\x00a", ".")},
 		{"memo", z, rep("N", "q\x00r\x01\x00\x00\x01", ".")},
 		{"classes", z, rep("(", "ca\nb\n", "t.")},
