@@ -88,7 +88,7 @@ func abusedServer() {
 func child(t *testing.T, role, path, what string) *exec.Cmd {
 	t.Helper()
 	cmd := exec.Command(os.Args[0])
-	cmd.Env = append(os.Environ(), roleEnv+"="+role, addrEnv+"="+path, caseEnv+"="+what)
+	cmd.Env = append(os.Environ(), roleEnv+"="+role, addrEnv+"="+path, caseEnv+"="+what, "GORACE=atexit_sleep_ms=0")
 	cmd.Stderr = os.Stderr
 	return cmd
 }
