@@ -76,9 +76,15 @@ class Writer:
 
     def pack(self, tid):
         """Pack to exactly that transaction, objects without references kept."""
-        pu = self.storage._adapter.packundo
-        pu.pre_pack(tid, lambda state: ())
-        pu.pack(tid)
+        adapter = self.storage._adapter
+        conn, cursor = adapter.connmanager.open_for_pack_lock()
+        adapter.locker.hold_pack_lock(cursor)
+        try:
+            adapter.packundo.pre_pack(tid, lambda state: ())
+            adapter.packundo.pack(tid)
+        finally:
+            adapter.locker.release_pack_lock(cursor)
+            adapter.connmanager.rollback_and_close(conn, cursor)
 
     def many(self, oids, n, size):
         """n commits of one object each, in turn."""

@@ -179,6 +179,35 @@ func TestImportBesideCommits(t *testing.T) {
 	}
 }
 
+// TestPackBatch: a pack in the middle of a batch does not hold head back; an import beside it does.
+func TestPackBatch(t *testing.T) {
+	b := newPostgres(t)
+	first := b.Commit(t, map[zodb.Oid][]byte{0x1000: storagetest.Record(nil)})
+	s := b.Open(t).(*relstorage.Storage)
+	f := follow(t, s, mustHead(t, s))
+	lock, pack := newSQL(t, b.url), newSQL(t, b.url)
+	lock.do("SELECT pg_try_advisory_lock(-2)") // as RelStorage does
+	pack.do("BEGIN")
+	pack.do(`UPDATE "transaction" SET packed = TRUE WHERE tid = $1`, int64(first))
+	last := b.Commit(t, map[zodb.Oid][]byte{0x1000: storagetest.Record(nil)})
+	if c := f.next(); c.Tid != last || c.Gap != 0 {
+		t.Fatalf("reported %+v; want %s", c, last)
+	}
+	held := newSQL(t, b.url)
+	held.do("BEGIN")
+	held.do("SELECT tid FROM commit_row_lock FOR UPDATE")
+	held.insert(last+1, 0x1001)
+	newSQL(t, b.url).insert(last+2, 0x1002)
+	f.none()
+	held.do("COMMIT")
+	for _, tid := range []zodb.Tid{last + 1, last + 2} {
+		if c := f.next(); c.Tid != tid {
+			t.Fatalf("reported %s; want %s", c.Tid, tid)
+		}
+	}
+	pack.do("ROLLBACK")
+}
+
 // TestRandomOrder: eight writers take tids from one counter and make them visible in any order, some
 // never. Every one that was committed is reported, in order, and none else.
 func TestRandomOrder(t *testing.T) {

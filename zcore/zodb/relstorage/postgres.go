@@ -49,14 +49,17 @@ const (
 
 	pgNewest = `SELECT coalesce(max(tid), 0) FROM "transaction"`
 
-	// Who may be about to add a tid. 4294967295 twice is how the advisory lock -1 is listed; imports
-	// lock the row of commit_row_lock instead.
-	pgWriters = `SELECT virtualtransaction, coalesce(pid, 0)::bigint FROM pg_locks
-		WHERE granted AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
-		AND (locktype = 'relation' AND relation = to_regclass('"transaction"')
-				AND mode IN ('RowExclusiveLock', 'ShareRowExclusiveLock', 'ExclusiveLock', 'AccessExclusiveLock')
+	// Who may be about to add a tid. Advisory locks -1 (commit) and -2 (pack) are listed as pairs of
+	// unsigned halves; imports lock the row of commit_row_lock.
+	pgWriters = `WITH l AS MATERIALIZED (
+			SELECT *, CASE WHEN locktype = 'advisory' AND classid = 4294967295 AND objsubid = 1 THEN objid::bigint - 4294967296 END AS advisory
+			FROM pg_locks WHERE granted AND database = (SELECT oid FROM pg_database WHERE datname = current_database()))
+		SELECT virtualtransaction, coalesce(pid, 0)::bigint FROM l
+		WHERE advisory = -1
 			OR locktype = 'relation' AND relation = to_regclass('commit_row_lock') AND mode = 'RowShareLock'
-			OR locktype = 'advisory' AND classid = 4294967295 AND objid = 4294967295 AND objsubid = 1)`
+			OR locktype = 'relation' AND relation = to_regclass('"transaction"')
+				AND mode IN ('RowExclusiveLock', 'ShareRowExclusiveLock', 'ExclusiveLock', 'AccessExclusiveLock')
+				AND NOT EXISTS (SELECT FROM l WHERE advisory = -2)`
 
 	pgTids   = `SELECT tid FROM "transaction" WHERE tid > $1 AND tid <= $2 ORDER BY tid LIMIT $3`
 	pgTxns   = `SELECT tid, packed FROM "transaction" WHERE tid > $1 AND tid <= $2 ORDER BY tid LIMIT $3`

@@ -26,8 +26,11 @@
 //  4. read (last, T] in a new snapshot: whatever may still have appeared below T has.
 //
 // A transaction with a tid below T that was not visible in 1 was either in the list of 2 or had ended
-// before it; in both cases the snapshot of 4 shows it if it committed. A pack holds the same lock for
-// as long as each of its batches lasts (RelStorage's pack-batch-timeout, 1 s), so head may lag by that.
+// before it; in both cases the snapshot of 4 shows it if it committed.
+//
+// A pack too changes "transaction" rows, in batches of a quarter of a minute, and must not hold head
+// back. So while RelStorage's pack lock is held, a lock on that table alone does not count: what adds
+// tids has one of the commit locks besides.
 //
 // A standby does not know its primary's locks. There a transaction becomes visible when its commit
 // record is replayed; since a primary releases locks only after the commit record is written, the
