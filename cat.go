@@ -4,13 +4,17 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"path"
+
+	"wcfs/zcore/zodb"
 )
 
 // catCmd is `wcfs cat TARGET PATH`.
 type catCmd struct {
 	targetArgs
-	Offset int64 `default:"0" help:"Begin at this byte."`
-	Length int64 `default:"-1" help:"Write at most this many bytes; all by default."`
+	At     string `placeholder:"TID" help:"Show the bigfile whose oid PATH is as of this revision."`
+	Offset int64  `default:"0" help:"Begin at this byte."`
+	Length int64  `default:"-1" help:"Write at most this many bytes; all by default."`
 }
 
 // catChunk is how much is read at once: half a block of the usual size.
@@ -20,6 +24,9 @@ const catChunk = 1 << 20
 func (c *catCmd) Run(p *program) error {
 	if c.Offset < 0 {
 		return usagef("--offset must not be negative")
+	}
+	if err := c.atPath(); err != nil {
+		return err
 	}
 	t, err := c.openTarget(p)
 	if err != nil {
@@ -52,5 +59,22 @@ func (c *catCmd) Run(p *program) error {
 			return fmt.Errorf("%s: %w", c.Path, err)
 		}
 	}
+	return nil
+}
+
+// atPath makes the path of the bigfile that --at and an oid name.
+func (c *catCmd) atPath() error {
+	if c.At == "" {
+		return nil
+	}
+	at, err := zodb.ParseTid(c.At)
+	if err != nil {
+		return usagef("--at: %v", err)
+	}
+	oid, err := zodb.ParseOid(path.Base(c.Path))
+	if err != nil {
+		return usagef("with --at PATH is the oid of a bigfile: %v", err)
+	}
+	c.Path = fmt.Sprintf("@%s/bigfile/%s", at, oid)
 	return nil
 }

@@ -42,6 +42,7 @@ type cli struct {
 	Ls      lsCmd      `cmd:"" help:"List a directory of the tree."`
 	Stat    statCmd    `cmd:"" help:"Show attributes of a file of the tree."`
 	Cat     catCmd     `cmd:"" help:"Write a file of the tree to stdout."`
+	Watch   watchCmd   `cmd:"" help:"Print the pins that a client of a mounted bigfile gets."`
 	History historyCmd `cmd:"" help:"Show which block of a bigfile changed at which transaction."`
 	Dial    dialCmd    `cmd:"" help:"Carry local 9P connections through TLS to a server."`
 	Run     runCmd     `cmd:"" help:"Boot a guest on this host's root and run a program in it."`

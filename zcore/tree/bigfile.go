@@ -36,7 +36,7 @@ func (d *headBigDir) Lookup(ctx context.Context, name string) (Node, error) {
 	if f := d.fs.heads[oid]; f != nil {
 		return f, nil // another lookup was faster
 	}
-	f = &headFile{fileBase{d.fs.newNode()}, zf}
+	f = &headFile{fileBase: fileBase{d.fs.newNode()}, zf: zf}
 	d.fs.heads[oid] = f
 	return f, nil
 }
@@ -62,7 +62,8 @@ func (f *fileBase) bigAttr(a zcore.FileAttr, rev zodb.Tid) Attr {
 // headFile is /head/bigfile/<oid>.
 type headFile struct {
 	fileBase
-	zf *zcore.HeadFile
+	zf      *zcore.HeadFile
+	blksize *static // guard: fs.mu; nil: not asked for
 }
 
 func (*headFile) Kind() Kind { return HeadFile }

@@ -86,7 +86,9 @@ func (fs *FS) layout() *dir {
 	h.add("watch", fs.newStream(Stream, fs.openLink, 0o666))
 	h.add("watch9", fs.newStream(Padded, fs.openLink9, 0o666))
 	h.add("base", fs.newVolatile(func() string { return fs.core.Base().String() }, head))
-	h.add("bigfile", &headBigDir{dirBase{fs.newNode()}})
+	big := &headBigDir{dirBase{fs.newNode()}}
+	h.add("bigfile", big)
+	ctl.add("blksize", &blksizeDir{dirBase{fs.newNode()}, big})
 
 	root := fs.newDir(head)
 	root.add(".wcfs", ctl)
