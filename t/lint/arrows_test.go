@@ -26,6 +26,7 @@ var arrows = []struct {
 	{"zcore/history", []string{"zcore/history", "zcore/zdata", "zcore/zodb"}},
 	{"zcore/watch", []string{"zcore/zodb", "zcore/zdata"}},
 	{"zcore/client", []string{"zcore/client", "zcore/watch", "zcore/zodb", "zcore/zdata"}},
+	{"zcore/tree/treetest/fixture", []string{"zcore/tree/treetest", "zcore/zdata", "zcore/zodb"}},
 	{"zcore/tree/treetest", []string{"zcore/zodb"}}, // light: it is carried into guests
 	{"zcore/tree", []string{"zcore/tree", "zcore", "zcore/zodb"}},
 	{"zcore", []string{"zcore/history", "zcore/watch", "zcore/zdata", "zcore/zodb"}},

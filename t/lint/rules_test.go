@@ -24,7 +24,7 @@ var rules = []struct {
 		"the project builds and runs wherever it is cloned"},
 	{"skip", regexp.MustCompile(`_test\.go$`), regexp.MustCompile(`\bt\.Skip(f|Now)?\(`),
 		"a missing prerequisite is a failure: t/setup installs it, and says what it installs"},
-	{"old random", regexp.MustCompile(`\.go$`), regexp.MustCompile(`"math/rand"`),
+	{"old random", regexp.MustCompile(`\.go$`), regexp.MustCompile(`"math/` + `rand"`),
 		"math/rand/v2 has seeds that replay"},
 }
 
