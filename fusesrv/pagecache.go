@@ -119,12 +119,19 @@ func (s *Server) SetDisconnected() {
 				s.dropAll() // answers that were on their way
 			}
 		}()
-		select {
-		case <-over:
-			return
-		case <-s.done:
-			return
-		case <-time.After(disconnectPatience):
+		patience := time.After(disconnectPatience)
+		for {
+			select {
+			case <-over:
+				return
+			case <-s.done:
+				return
+			case <-patience:
+			}
+			if s.fs.gate.inFlight.Load() > 0 {
+				break
+			}
+			patience = time.After(disconnectPatience) // nothing hangs, there is just much to drop
 		}
 		s.log.Warn("requests do not end; aborting the FUSE connection", "dir", s.dir)
 		if err := abort(s.dev); err != nil {

@@ -60,6 +60,13 @@ func TestStop(t *testing.T) {
 			srv.diesWithin(atOnce)
 			srv.ended <- nil
 		},
+		"killed, with a client": func(t *testing.T, srv *child, dir string) {
+			c := start(t, "hold", dir+"/"+fileOne)
+			c.expect("open")
+			srv.signal(syscall.SIGKILL)
+			srv.diesWithin(atOnce)
+			srv.ended <- nil
+		},
 	} {
 		t.Run(what, func(t *testing.T) {
 			dir := t.TempDir()
