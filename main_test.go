@@ -1,0 +1,187 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"wcfs/fusesrv"
+	"wcfs/p9srv"
+	"wcfs/zcore/tree/treetest/fixture"
+	"wcfs/zcore/zdata"
+	"wcfs/zcore/zodb/fswriter"
+)
+
+func TestMain(m *testing.M) {
+	fusesrv.Helper()
+	os.Exit(m.Run())
+}
+
+// testProgram logs to nowhere.
+func testProgram(ctx context.Context) *program {
+	return &program{ctx: ctx, stdout: new(bytes.Buffer), stderr: new(bytes.Buffer), log: slog.New(slog.DiscardHandler)}
+}
+
+func testDatabase(t *testing.T) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "Data.fs")
+	w, err := fswriter.Create(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer w.Close()
+	if _, err := fixture.Make(w); err != nil {
+		t.Fatal(err)
+	}
+	return fileURL(path)
+}
+
+// A hundred servers in one process, each with both fronts and both used, leave no mount, goroutine or
+// descriptor.
+func TestCycles(t *testing.T) {
+	p := testProgram(t.Context())
+	zurl, mnt, sock := testDatabase(t), t.TempDir(), filepath.Join(t.TempDir(), "s")
+	cycle := func() {
+		t.Helper()
+		c := serveCmd{ZURL: zurl, Mount: mnt, PinTimeout: time.Second, usedHere: true}
+		c.P9.Addr = []string{"unix:" + sock}
+		s, err := c.start(p)
+		if err != nil {
+			t.Fatal(err)
+		}
+		text, err := os.ReadFile(filepath.Join(mnt, "head/at"))
+		if err != nil || string(text) != s.core.Head().String() {
+			t.Fatalf("head/at is %q, %v", text, err)
+		}
+		target, err := dialTarget(p.ctx, "unix:"+sock, p9srv.DialOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got, err := readSmall(p.ctx, target, "head/at"); err != nil || got != string(text) {
+			t.Fatalf("head/at over 9P is %q, %v", got, err)
+		}
+		target.close()
+		if err := s.close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	cycle()
+	goroutines, fds := runtime.NumGoroutine(), openFiles(t)
+	for range 100 {
+		cycle()
+	}
+	settled := func() bool { return runtime.NumGoroutine() <= goroutines && openFiles(t) <= fds }
+	for deadline := time.Now().Add(30 * time.Second); !settled(); time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			stacks := make([]byte, 1<<16)
+			t.Fatalf("%d goroutines before, %d after; %d descriptors before, %d after\n%s",
+				goroutines, runtime.NumGoroutine(), fds, openFiles(t), stacks[:runtime.Stack(stacks, true)])
+		}
+	}
+	if text, _ := os.ReadFile("/proc/self/mounts"); strings.Contains(string(text), mnt) {
+		t.Error("the mount is still there")
+	}
+}
+
+func openFiles(t *testing.T) int {
+	t.Helper()
+	list, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return len(list)
+}
+
+func TestPasswords(t *testing.T) {
+	for zurl, want := range map[string]bool{
+		"file:///Data.fs": false, "postgresql://u@h/db": false, "zeo://h:1/?storage=1": false,
+		"postgresql://u:p@h/db": true, "postgresql://h/db?password=p": true, "postgresql://h/db?sslpassword=p": true,
+		"demo:(file:///a)/(postgresql://u:p@h/db)": true, "demo:(file:///a)/(file:///b)": false,
+		"postgresql://u:%zz@h/db": true,
+	} {
+		if got := hasPassword(zurl); got != want {
+			t.Errorf("hasPassword(%s) = %v", zurl, got)
+		}
+		if want && strings.Contains(redact(zurl), "u:") {
+			t.Errorf("redact(%s) = %s", zurl, redact(zurl))
+		}
+	}
+}
+
+func TestBlockRanges(t *testing.T) {
+	for want, blocks := range map[string][]zdata.Blk{
+		"": nil, "5": {5}, "0-2 7 9-10": {0, 1, 2, 7, 9, 10},
+	} {
+		if got := blockRanges(blocks); got != want {
+			t.Errorf("blockRanges(%v) = %q, want %q", blocks, got, want)
+		}
+	}
+}
+
+// A file of many blocks has a list of changed blocks rather than a column each.
+func TestTables(t *testing.T) {
+	var out bytes.Buffer
+	if err := printTable(&out, []fileRev{{Tid: 2, Size: 8, Blocks: []zdata.Blk{1}}, {Tid: 1, Size: 4, Blocks: []zdata.Blk{0, 1}}}); err != nil {
+		t.Fatal(err)
+	}
+	lines := strings.Split(out.String(), "\n")
+	if len(lines) != 4 || !slices.Equal(strings.Fields(lines[1])[4:], []string{".", "x"}) || !slices.Equal(strings.Fields(lines[2])[4:], []string{"x", "x"}) {
+		t.Errorf("table:\n%s", out.String())
+	}
+	var many []zdata.Blk
+	for blk := range zdata.Blk(100) {
+		many = append(many, blk)
+	}
+	out.Reset()
+	if err := printTable(&out, []fileRev{{Tid: 1, Blocks: many}}); err != nil || !strings.Contains(out.String(), " 0-99\n") {
+		t.Errorf("table of many blocks: %v\n%s", err, out.String())
+	}
+}
+
+// Connections that say who they are share a domain while one of them lives; those that do not never do.
+func TestDomains(t *testing.T) {
+	p := testProgram(t.Context())
+	c := serveCmd{ZURL: testDatabase(t)}
+	s, err := c.start(p)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.close()
+	d := &domains{core: s.core, open: make(map[string]*openDomain)}
+	a, b := d.get("guest7", "unix:0"), d.get("guest7", "unix:0")
+	if a != b || d.get("guest7", "unix:1") == a || d.get("guest8", "unix:0") == a || a == s.core.Host() {
+		t.Error("domains are not told apart by uname and credential")
+	}
+	for _, name := range []string{"", nobody} {
+		if d.get(name, "unix:0") == d.get(name, "unix:0") {
+			t.Errorf("two connections of %q are one domain", name)
+		}
+	}
+	d.put(a)
+	if d.get("guest7", "unix:0") != a {
+		t.Error("a domain was forgotten although a connection lives")
+	}
+	d.put(a)
+	d.put(a)
+	if d.get("guest7", "unix:0") == a {
+		t.Error("a domain without connections was not forgotten")
+	}
+}
+
+func TestExitCodes(t *testing.T) {
+	for want, err := range map[int]error{
+		exitOK: nil, exitFailure: fmt.Errorf("x"), exitUsage: fmt.Errorf("wrapped: %w", usagef("y")), 42: exitStatus(42),
+	} {
+		if got := exitCode(err); got != want {
+			t.Errorf("exitCode(%v) = %d", err, got)
+		}
+	}
+}
