@@ -170,6 +170,7 @@ func TestBigWrite(t *testing.T) {
 
 // TestOptions: what is wrong is named.
 func TestOptions(t *testing.T) {
+	tree := newFakeTree()
 	for want, change := range map[string]func(*Options){
 		"--9p-max-conns":         func(o *Options) { o.MaxConns = -1 },
 		"--9p-max-msize":         func(o *Options) { o.MaxMsize = 1 << 21 },
@@ -186,14 +187,14 @@ func TestOptions(t *testing.T) {
 		"no descriptor":          func(o *Options) { o.Addr = []string{"fd:x"} },
 		"nothing may follow":     func(o *Options) { o.Addr = []string{"systemd:1"} },
 	} {
-		o := Options{Tree: newFakeTree()}
+		o := Options{Tree: tree}
 		change(&o)
 		if _, err := New(o); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("want an error with %q, got %v", want, err)
 		}
 	}
 	for _, addr := range []string{"tcp:127.0.0.1:0", "tcp:[::1]:0", "tcp:localhost:0", "unix:/x", "fd:3", "systemd"} {
-		if _, err := New(Options{Tree: newFakeTree(), Addr: []string{addr}}); err != nil {
+		if _, err := New(Options{Tree: tree, Addr: []string{addr}}); err != nil {
 			t.Errorf("%s: %v", addr, err)
 		}
 	}
