@@ -27,6 +27,7 @@ type Storage struct {
 	url           string
 	base, changes zodb.Storage
 	baseHead      zodb.Tid // the base is looked at as of here
+	changesHead   zodb.Tid // the head of the changes when they were opened
 }
 
 var (
@@ -48,7 +49,10 @@ func Open(ctx context.Context, url string, open Opener) (*Storage, error) {
 		s.base.Close()
 		return nil, fmt.Errorf("demo changes: %w", err)
 	}
-	if s.baseHead, err = s.base.Head(ctx); err != nil {
+	if s.baseHead, err = s.base.Head(ctx); err == nil {
+		s.changesHead, err = s.changes.Head(ctx)
+	}
+	if err != nil {
 		s.Close()
 		return nil, err
 	}

@@ -146,6 +146,21 @@ func TestPython(t *testing.T) {
 	}
 }
 
+// A commit of the changes that is older than the base would change what is past.
+func TestChangesBehindBase(t *testing.T) {
+	b := newBackend(t)
+	last := b.Commit(t, map[zodb.Oid][]byte{1: storagetest.Record(nil)})
+	s := b.Open(t)
+	defer s.Close()
+	if err := b.change.Commit(last-5, map[zodb.Oid][]byte{1: storagetest.Record([]byte("x"))}); err != nil {
+		t.Fatal(err)
+	}
+	err := s.Follow(t.Context(), last, func(c zodb.Commit) error { return fmt.Errorf("reported %s", c.Tid) })
+	if err == nil || !strings.Contains(err.Error(), "older than the base") {
+		t.Errorf("Follow: %v", err)
+	}
+}
+
 func TestSplit(t *testing.T) {
 	for _, tt := range []struct{ url, base, changes string }{
 		{"demo:(file:///a)/(file:///b)", "file:///a", "file:///b"},
