@@ -162,6 +162,11 @@ func (s *sim) client(ctx context.Context, rng *rand.Rand, stop chan struct{}) er
 	if err != nil {
 		return err
 	}
+	if rng.IntN(3) == 0 { // from the past
+		if tids := s.db.Tids(); len(tids) > 0 {
+			at = max(s.core.T0(), f.h.Epoch, min(at, tids[rng.IntN(len(tids))]))
+		}
+	}
 	c := &simClient{s: s, f: f, rng: rng, pins: map[Blk]zodb.Tid{}, got: make(chan string, 1)}
 	if c.link, err = s.core.OpenLink(s.core.Host(), nil); err != nil {
 		return err

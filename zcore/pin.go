@@ -225,6 +225,7 @@ func (w *clientWatch) protect(ctx context.Context, blk Blk, rev, v zodb.Tid) (*p
 		if err != nil {
 			return nil, err
 		}
+		w.l.c.step(StepPinDecide)
 		w.mu.Lock()
 		if w.at == at {
 			m := w.wantLocked(blk, want, at, v)

@@ -426,3 +426,54 @@ func TestGapKeepsWatchesOutAndServesTheRest(t *testing.T) {
 	}
 	w.wantPins(l2.pins(w.f, at0), map[Blk]zodb.Tid{0: at0})
 }
+
+// recorder is a page cache that notes what is dropped.
+type recorder struct{ dropped chan int64 }
+
+func (r *recorder) Retrieve(zodb.Oid, int64, []byte) (int, error)    { return 0, nil }
+func (r *recorder) InvalidateAttr(zodb.Oid) error                    { return nil }
+func (r *recorder) Upload(zodb.Oid, int64, []byte) error             { return nil }
+func (r *recorder) StoreRev(zodb.Tid, zodb.Oid, int64, []byte) error { return nil }
+func (r *recorder) Invalidate(_ zodb.Oid, off, _ int64) error {
+	r.dropped <- off / testBlksize
+	return nil
+}
+
+// A page that is invalidated between the reply to a fault and its retry is read again under mmap_lock.
+func TestBlockIsLeftAloneWhileItsReadIsUnderWay(t *testing.T) {
+	const grace = 50 * time.Millisecond
+	pc := &recorder{make(chan int64, 10)}
+	w := newWorld(t, Options{Grace: grace}, map[Blk]string{0: "a0", 1: "b0"})
+	w.core.pc = pc
+	w.want(1, "b0")
+	f, _ := w.core.Lookup(context.Background(), w.f)
+	d, err := f.Read(context.Background(), w.core.Host(), testBlksize, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	tid := w.write(map[Blk]string{0: "a1", 1: "b1"})
+	if blk := <-pc.dropped; blk != 1 {
+		t.Fatalf("block %d is dropped, whose read is under way", blk)
+	}
+	mustNot(t, "a block is dropped while its read is under way", pc.dropped)
+	answered := time.Now()
+	d.Done()
+	// reads under the new view do not prolong it
+	stop := make(chan struct{})
+	go func() {
+		for {
+			select {
+			case <-stop:
+				return
+			default:
+				w.read(0)
+			}
+		}
+	}()
+	<-pc.dropped
+	if took := time.Since(answered); took < grace {
+		t.Errorf("dropped %s after the answer", took)
+	}
+	close(stop)
+	w.announced(tid)
+}

@@ -23,6 +23,7 @@ const (
 	StepWatchHold  Step = "watch: took a hold"
 	StepWatchEnter Step = "watch: entered the table"
 	StepWatchView  Step = "watch: took the view"
+	StepPinDecide  Step = "pin: about to be decided"
 	StepPinSend    Step = "pin: about to be sent"
 	StepUpload     Step = "upload: checked"
 )

@@ -2,6 +2,7 @@ package history
 
 import (
 	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"math/rand/v2"
@@ -44,7 +45,7 @@ func TestOracle(t *testing.T) {
 type machine struct {
 	ctx   context.Context
 	rng   *rand.Rand
-	stor  *memstorage.Store
+	stor  *slowStore
 	db    *zgen.DB
 	tail  *Tail
 	now   time.Time
@@ -53,6 +54,80 @@ type machine struct {
 	files map[zodb.Oid]*File
 	seen  map[zodb.Oid]map[Blk]bool // tracked
 	reads []*pendingRead
+	slow  []*slowRead
+}
+
+// slowStore is a storage whose loads can be held back after they have got their answer.
+type slowStore struct{ *memstorage.Store }
+
+// slowRead is a reader whose first load is held back.
+type slowRead struct {
+	parked, release chan struct{}
+	done            chan error
+}
+
+type slowKey struct{}
+
+func (s *slowStore) LoadAt(ctx context.Context, oid zodb.Oid, at zodb.Tid) (zodb.Record, error) {
+	rec, err := s.Store.LoadAt(ctx, oid, at)
+	if r, ok := ctx.Value(slowKey{}).(*slowRead); ok {
+		select {
+		case r.parked <- struct{}{}:
+		default:
+		}
+		<-r.release
+	}
+	return rec, err
+}
+
+// beginSlow starts a reader of a block and returns when it is in a load, or done.
+func (m *machine) beginSlow() error {
+	f, err := m.pickFile()
+	if f == nil || err != nil {
+		return err
+	}
+	r := &slowRead{make(chan struct{}, 1), make(chan struct{}), make(chan error, 1)}
+	ctx := context.WithValue(m.ctx, slowKey{}, r)
+	v, blk, hold := m.view, Blk(m.rng.Int64N(45)), m.tail.Hold(m.view)
+	joined := m.rng.IntN(2) == 0 // sometimes the lookup is fast, so that the block load is held back
+	go func() {
+		defer hold.Release()
+		look := ctx
+		if joined {
+			look = m.ctx
+		}
+		mp, _, err := m.tail.Lookup(look, f.BigFile, blk, v)
+		if err == nil && !mp.Hole {
+			var b *Block
+			if b, err = m.tail.Block(ctx, mp.ZBlk, v, f.Blksize); err == nil && string(b.Data) != string(trimZeros(m.db.Data(f.Oid, blk, v))) {
+				err = fmt.Errorf("f<%s>[%d]@%s: a slow load is wrong: serial %s", f.Oid, blk, v, b.Serial)
+			}
+		}
+		r.done <- err
+	}()
+	select {
+	case <-r.parked:
+		m.slow = append(m.slow, r)
+		return nil
+	case err := <-r.done:
+		return err
+	case <-time.After(2 * time.Millisecond): // it waits for a load of another
+		m.slow = append(m.slow, r)
+		return nil
+	}
+}
+
+func (m *machine) endSlow() error {
+	for _, r := range m.slow {
+		close(r.release)
+	}
+	for _, r := range m.slow {
+		if err := <-r.done; err != nil {
+			return err
+		}
+	}
+	m.slow = nil
+	return nil
 }
 
 // pendingRead is a reader that has looked up and not tracked yet.
@@ -67,7 +142,7 @@ type pendingRead struct {
 
 func runHistory(seed uint64) (err error) {
 	m := &machine{
-		ctx: context.Background(), rng: rand.New(rand.NewPCG(seed, 1)), stor: memstorage.New(),
+		ctx: context.Background(), rng: rand.New(rand.NewPCG(seed, 1)), stor: &slowStore{memstorage.New()},
 		now: time.Unix(0, 0), files: map[zodb.Oid]*File{}, seen: map[zodb.Oid]map[Blk]bool{},
 	}
 	m.db = zgen.New(m.stor, zgen.Options{LeafMax: 2 + m.rng.IntN(3), NodeMax: 2 + m.rng.IntN(3)})
@@ -82,6 +157,7 @@ func runHistory(seed uint64) (err error) {
 		bound = 1500 // nearly nothing stays cached
 	}
 	m.tail = New(m.stor, m.view, Options{Retention: 8 * time.Second, Now: func() time.Time { return m.now }, NodeBytes: bound, BlockBytes: bound})
+	defer func() { err = errors.Join(err, m.endSlow()) }()
 	for range 40 {
 		if err := m.step(); err != nil {
 			return err
@@ -105,9 +181,13 @@ func (m *machine) step() error {
 func (m *machine) between() error {
 	for range m.rng.IntN(4) {
 		var err error
-		switch m.rng.IntN(4) {
-		case 0, 1:
+		switch m.rng.IntN(8) {
+		case 0, 1, 2:
 			err = m.beginRead()
+		case 3:
+			err = m.beginSlow()
+		case 4:
+			err = m.endSlow()
 		default:
 			err = m.endRead()
 		}
@@ -179,7 +259,7 @@ func (m *machine) endRead() error {
 		return nil // a real reader waits for the view and begins anew
 	}
 	m.seen[r.f.Oid][r.blk] = true
-	if r.m.Hole {
+	if r.m.Hole || len(m.slow) > 0 { // a load of ours would join a slow one
 		return nil
 	}
 	b, err := m.tail.Block(m.ctx, r.m.ZBlk, r.v, r.f.Blksize)

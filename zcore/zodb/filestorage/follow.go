@@ -107,6 +107,10 @@ func (s *Storage) advance(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("the file was replaced: %w", err)
 	}
+	if err := sameDatabase(ctx, f, next); err != nil {
+		next.release()
+		return fmt.Errorf("the file was replaced: %w", err)
+	}
 	next.acquire() // for f.next
 	s.mu.Lock()
 	f.next, s.cur = next, next
@@ -255,4 +259,41 @@ func (t *txn) commit() zodb.Commit {
 	}
 	slices.Sort(oids)
 	return zodb.Commit{Tid: t.Tid, Oids: slices.Compact(oids)}
+}
+
+// sameDatabase says whether next goes on where f ended: a pack keeps the current revision of every
+// object that is still in use. Otherwise the file is another database, or a backup from before.
+func sameDatabase(ctx context.Context, f, next *dataFile) error {
+	oids := []zodb.Oid{0}
+	for _, e := range f.index.Sample(64) {
+		oids = append(oids, e.Oid)
+	}
+	if t, err := f.before(f.end); err == nil {
+		recs, _ := newScanner(f.f).records(t) // what can't be read is not compared
+		for _, r := range recs {
+			oids = append(oids, r.oid)
+		}
+	}
+	kept := 0
+	for _, oid := range oids {
+		was, _, _, err := view{f, oid, f.index.Get(oid), f.end}.find(ctx, zodb.TidMax)
+		if err != nil {
+			continue
+		}
+		is, _, _, err := view{next, oid, next.index.Get(oid), next.end}.find(ctx, f.last)
+		switch {
+		case zodb.IsAbsent(err): // garbage, or packed together with later changes
+			continue
+		case err != nil:
+			return err
+		case is.Tid != was.Tid:
+			return fmt.Errorf("it is not this database gone on: object %s was last changed at %s, and there at %s; "+
+				"restart the server if it was restored from a backup", oid, was.Tid, is.Tid)
+		}
+		kept++
+	}
+	if kept == 0 && f.last != 0 {
+		return errors.New("it is another database: it has none of the objects; restart the server if that is meant")
+	}
+	return nil
 }

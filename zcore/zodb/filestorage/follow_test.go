@@ -347,3 +347,34 @@ func TestFollowMissing(t *testing.T) {
 	}
 	f.want(b.Commit(t, map[zodb.Oid][]byte{3: storagetest.Record(nil)}), 3)
 }
+
+// A file put in place of ours that does not go on where ours ended is not served.
+func TestFollowReplacedByAnother(t *testing.T) {
+	for name, other := range map[string]func(b *goBackend, before []byte) []byte{
+		"backup": func(_ *goBackend, before []byte) []byte { return before },
+		"other": func(*goBackend, []byte) []byte {
+			x := newGoBackend(t)
+			x.Commit(t, map[zodb.Oid][]byte{1: storagetest.Record(nil)})
+			x.Commit(t, map[zodb.Oid][]byte{1: storagetest.Record(nil)})
+			x.Commit(t, map[zodb.Oid][]byte{1: storagetest.Record(nil)})
+			return read(t, x.path)
+		},
+	} {
+		b := newGoBackend(t)
+		b.Commit(t, map[zodb.Oid][]byte{1: storagetest.Record(nil), 2: storagetest.Record(nil)})
+		before := read(t, b.path)
+		tid := b.Commit(t, map[zodb.Oid][]byte{2: storagetest.Record(nil)})
+		stor := open(t, b.path, filestorage.Options{Tick: 5 * time.Millisecond, Grace: 30 * time.Millisecond})
+		f := follow(t, stor, tid)
+		data := other(b, before)
+		if err := errors.Join(os.WriteFile(b.path+".new", data, 0o666), os.Rename(b.path+".new", b.path)); err != nil {
+			t.Fatal(err)
+		}
+		select {
+		case err := <-f.done:
+			t.Logf("%s: %v", name, err)
+		case <-time.After(patience):
+			t.Errorf("%s: Follow goes on", name)
+		}
+	}
+}
