@@ -34,6 +34,7 @@ type follower struct {
 	fn    func(zodb.Commit) error
 	done  zodb.Tid // the last commit that was reported
 	fnErr error    // what fn returned
+	gap   *gap     // after done, being found out about; nil for none
 }
 
 func (f *follower) run(ctx context.Context) error {
@@ -86,11 +87,20 @@ func ifLost(err error) error {
 
 // catchUp reports the commits in (done, to].
 func (f *follower) catchUp(ctx context.Context, c *conn, to zodb.Tid) error {
-	commits, err := missed(ctx, c, f.done, to)
-	if err != nil {
-		return err
+	for f.done < to {
+		if f.gap == nil {
+			f.gap = &gap{from: f.done, to: to}
+		}
+		commits, err := f.gap.commits(ctx, c)
+		if err != nil {
+			return err
+		}
+		f.gap = nil
+		if err := f.report(commits); err != nil {
+			return err
+		}
 	}
-	return f.report(commits)
+	return nil
 }
 
 // drain reports the commits that the server tells of. When some were not queued it returns up to

@@ -10,37 +10,72 @@ import (
 	"wcfs/zcore/zodb"
 )
 
-// missed returns the commits in (from, to], which were made while nobody told us of them.
+// gap finds out about the commits in (from, to], which were made while nobody told us of them.
 //
 // The server names the objects changed since a tid, all together: which commit changed which is
 // found by listing the transactions and asking for the objects' histories, neither of which moves
 // any data. Where that fails (no iteration, a pack meanwhile) or the server does not remember so far
 // back, the answer is one Commit that is a gap.
-func missed(ctx context.Context, c *conn, from, to zodb.Tid) ([]zodb.Commit, error) {
-	if from >= to {
-		return nil, nil
+//
+// What was found out stays true on another connection, so a gap is kept when one is lost: however
+// short-lived they are, each brings it nearer to its end.
+type gap struct {
+	from, to zodb.Tid
+
+	asked  bool         // oids is known, and to is what the server answered for
+	oids   []zodb.Oid   // changed in (from, to]
+	tids   []zodb.Tid   // transactions in (from, to], ascending, as far as they are listed
+	listed bool         // all of them are
+	hists  [][]revision // by index in oids; nil where not known yet
+}
+
+// commits returns what was committed. After a *lostError it is called again with another connection.
+func (g *gap) commits(ctx context.Context, c *conn) ([]zodb.Commit, error) {
+	commits, err := g.find(ctx, c)
+	if isServerError(err) || errors.Is(err, errUnknown) {
+		// A gap from 0 would say that it is none; no commit has tid 1.
+		return []zodb.Commit{{Tid: g.to, Gap: max(g.from, 1)}}, nil
 	}
-	gap := []zodb.Commit{{Tid: to, Gap: max(from, 1)}} // 0 would say that it is none; no commit has tid 1
-	last, oids, err := changedSince(ctx, c, from)
-	if isServerError(err) || err == nil && last < to {
-		return gap, nil
+	return commits, err
+}
+
+// errUnknown is that the server does not tell what is needed to do without a gap.
+var errUnknown = errors.New("unknown changes")
+
+func (g *gap) find(ctx context.Context, c *conn) ([]zodb.Commit, error) {
+	if !g.asked {
+		last, oids, err := changedSince(ctx, c, g.from)
+		if err != nil {
+			return nil, err
+		}
+		if last < g.to {
+			return nil, errUnknown
+		}
+		// Commits made since are answered for as well: go up to the last of them, so that each object
+		// has a revision in the gap. Follow drops what is told of once more.
+		g.asked, g.oids, g.to = true, oids, last
+		g.hists = make([][]revision, len(oids))
 	}
+	if !g.listed {
+		after := g.from
+		if n := len(g.tids); n > 0 {
+			after = g.tids[n-1]
+		}
+		tids, err := transactions(ctx, c, after+1, g.to)
+		g.tids = append(g.tids, tids...)
+		if err != nil {
+			return nil, err
+		}
+		g.listed = true
+	}
+	if len(g.tids) == 0 {
+		return nil, errUnknown
+	}
+	commits, err := g.attribute(ctx, c)
 	if err != nil {
 		return nil, err
 	}
-	// Commits made since are answered for as well: go up to the last of them, so that each object has
-	// a revision there. Follow drops what is told of once more.
-	tids, err := transactions(ctx, c, from+1, last)
-	if err == nil && len(tids) > 0 {
-		var commits []zodb.Commit
-		if commits, err = attribute(ctx, c, oids, tids, from); err == nil {
-			return commits, nil
-		}
-	}
-	if err == nil || isServerError(err) || errors.Is(err, errUnattributed) {
-		return gap, nil
-	}
-	return nil, err
+	return commits, fill(ctx, c, commits)
 }
 
 // changedSince asks which objects changed after tid, and up to which transaction the server answers
@@ -88,46 +123,45 @@ func transactions(ctx context.Context, c *conn, from, to zodb.Tid) ([]zodb.Tid, 
 	}
 }
 
-var errUnattributed = errors.New("a changed object has no revision in the gap")
-
-// attribute finds out which of the transactions tids, all those after from, changed which of oids.
-func attribute(ctx context.Context, c *conn, oids []zodb.Oid, tids []zodb.Tid, from zodb.Tid) ([]zodb.Commit, error) {
-	commits := make([]zodb.Commit, len(tids))
-	for i, tid := range tids {
+// attribute finds out which of the transactions changed which objects.
+func (g *gap) attribute(ctx context.Context, c *conn) ([]zodb.Commit, error) {
+	commits := make([]zodb.Commit, len(g.tids))
+	for i, tid := range g.tids {
 		commits[i].Tid = tid
 	}
-	if len(tids) == 1 {
-		commits[0].Oids = oids
-	} else {
-		hists, err := histories(ctx, c, oids, len(tids), from)
-		if err != nil {
-			return nil, err
+	if len(g.tids) == 1 {
+		commits[0].Oids = g.oids
+		return commits, nil
+	}
+	if err := g.histories(ctx, c); err != nil {
+		return nil, err
+	}
+	for i, hist := range g.hists {
+		found := false
+		for _, r := range hist {
+			if at, ok := slices.BinarySearch(g.tids, r.tid); ok {
+				commits[at].Oids = append(commits[at].Oids, g.oids[i])
+				found = true
+			}
 		}
-		for i, hist := range hists {
-			found := false
-			for _, r := range hist {
-				if at, ok := slices.BinarySearch(tids, r.tid); ok {
-					commits[at].Oids = append(commits[at].Oids, oids[i])
-					found = true
-				}
-			}
-			if !found {
-				return nil, errUnattributed
-			}
+		if !found { // packed away meanwhile
+			return nil, errUnknown
 		}
 	}
-	return commits, fill(ctx, c, commits)
+	return commits, nil
 }
 
-// histories asks for the revisions after from of each of oids; an object has at most n in the gap.
-func histories(ctx context.Context, c *conn, oids []zodb.Oid, n int, from zodb.Tid) ([][]revision, error) {
-	hists := make([][]revision, len(oids))
-	g, ctx := errgroup.WithContext(ctx)
-	g.SetLimit(c.opt.Window)
-	for i, oid := range oids {
-		g.Go(func() error {
+// histories asks for the revisions of each object; it has at most one for each transaction.
+func (g *gap) histories(ctx context.Context, c *conn) error {
+	grp, ctx := errgroup.WithContext(ctx)
+	grp.SetLimit(c.opt.Window)
+	for i, oid := range g.oids {
+		if g.hists[i] != nil {
+			continue
+		}
+		grp.Go(func() error {
 			// Commits made after the gap are told of first: ask for more until the gap is crossed.
-			for size := n + 1; ; size *= 2 {
+			for size := len(g.tids) + 1; ; size *= 2 {
 				v, err := c.call(ctx, "history", idBytes(oid), size)
 				if err != nil {
 					return err
@@ -136,14 +170,14 @@ func histories(ctx context.Context, c *conn, oids []zodb.Oid, n int, from zodb.T
 				if err != nil {
 					return err
 				}
-				if len(hist) < size || hist[len(hist)-1].tid <= from {
-					hists[i] = hist
+				if len(hist) < size || hist[len(hist)-1].tid <= g.from {
+					g.hists[i] = hist
 					return nil
 				}
 			}
 		})
 	}
-	return hists, g.Wait()
+	return grp.Wait()
 }
 
 // fill completes commits that name no object. ZEO servers do not name objects that a client deletes
