@@ -51,9 +51,10 @@ type server struct {
 	nine  *p9srv.Server   // nil without --9p
 	bound []string        // where it listens
 
-	stopRun  context.CancelFunc
-	runDone  chan error // gets what core.Run returned
-	autoexit bool
+	stopReload func() // nil without TLS
+	stopRun    context.CancelFunc
+	runDone    chan error // gets what core.Run returned
+	autoexit   bool
 }
 
 // start opens the database and serves it; when it returns, the server is ready.
@@ -148,6 +149,9 @@ func (s *server) close() error {
 		case <-closed:
 		case <-ctx.Done():
 		}
+	}
+	if s.stopReload != nil {
+		s.stopReload()
 	}
 	s.stopRun()
 	if s.core != nil {

@@ -72,7 +72,7 @@ func TestSuitePadded(t *testing.T) {
 
 func TestSuiteWatch9(t *testing.T) {
 	w := serve(t, tree.Options{BlankEvery: 10 * time.Millisecond})
-	treetest.Run(t, &treetest.Env{FS: w.in, Manifest: w.man, Watch: "head/watch9"})
+	treetest.Run(t, &treetest.Env{FS: w.in, Manifest: w.man, Watch: "head/watch9", BaseWatch: true})
 }
 
 // The suite must be able to fail: a manifest that is wrong in one place is noticed by the right check.

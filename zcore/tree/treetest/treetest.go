@@ -119,6 +119,7 @@ type Env struct {
 	NoBase    bool   // base/ is not looked at (a front that serves a subtree)
 	NoWatch   bool   // head/watch is not opened
 	Watch     string // name of the watch file; default head/watch
+	BaseWatch bool   // the watch file takes only watches with a base (head/watch9 over FUSE)
 }
 
 // Check is one property.
@@ -138,6 +139,7 @@ func Checks() []Check {
 		{"head/at", checkHeadAt},
 		{"attributes of directories", checkDirs},
 		{"attributes of bigfiles", checkAttrs},
+		{"block sizes", checkBlksize},
 		{"inode numbers", checkInos},
 		{"content of head", checkHeadContent},
 		{"content of every revision", checkRevContent},
