@@ -287,14 +287,3 @@ func (a *abuser) send(c net.Conn, fs ...frame) bool {
 	_, err := c.Write(all)
 	return err == nil
 }
-
-// drain throws replies away until the connection ends or nothing comes for a moment; it returns when so.
-func (a *abuser) drain(c net.Conn) {
-	buf := make([]byte, 256<<10)
-	for {
-		c.SetReadDeadline(time.Now().Add(200 * time.Millisecond))
-		if _, err := c.Read(buf); err != nil {
-			return
-		}
-	}
-}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -13,6 +14,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/hugelgupf/p9/linux"
 	"github.com/hugelgupf/p9/p9"
 )
 
@@ -23,6 +25,9 @@ type DialOptions struct {
 	TLSCA   string `name:"tls-ca" placeholder:"FILE" help:"Certificates that sign that of the server, PEM. Without it: those of the system."`
 	TLSName string `name:"tls-name" placeholder:"NAME" help:"Name that the server's certificate must have, when it is not HOST."`
 
+	// Uname is who the client says it is. Connections of one uname are one domain to the server; without
+	// one, each is its own.
+	Uname string `kong:"-"`
 	// Msize is the largest message to ask for; 1 MiB when zero.
 	Msize uint32 `kong:"-"`
 }
@@ -93,6 +98,22 @@ type Client struct {
 
 // NewClient connects and attaches to aname; "" is the whole tree.
 func NewClient(ctx context.Context, addr, aname string, o DialOptions) (*Client, error) {
+	c, err := newClient(ctx, addr, aname, o, false)
+	if errors.As(err, new(versionError)) {
+		c, err = newClient(ctx, addr, aname, o, true)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("%s: attach %q: %w", addr, aname, err)
+	}
+	return c, nil
+}
+
+// versionError is a server's answer to a Tversion that it does not like.
+type versionError struct{ error }
+
+func (e versionError) Unwrap() error { return e.error }
+
+func newClient(ctx context.Context, addr, aname string, o DialOptions, plain bool) (*Client, error) {
 	conn, err := o.Dial(ctx, addr)
 	if err != nil {
 		return nil, err
@@ -102,16 +123,56 @@ func NewClient(ctx context.Context, addr, aname string, o DialOptions) (*Client,
 	if msize == 0 {
 		msize = capMsize
 	}
+	conn = &introduced{Conn: conn, attach: newFrame(tAttach, noTag).u32(1).u32(noFid).str(o.Uname).str(aname).u32(uint32(os.Getuid())).done(0)}
+	if plain {
+		conn.(*introduced).version = newFrame(tVersion, noTag).u32(msize).str(version9P).done(0)
+	}
 	lib, err := p9.NewClient(conn, p9.WithMessageSize(msize))
 	if err == nil {
 		var root p9.File
 		if root, err = lib.Attach(aname); err == nil {
 			return &Client{lib: lib, root: root, stop: stop}, nil
 		}
+	} else if errors.As(err, new(linux.Errno)) {
+		err = versionError{err}
 	}
 	stop()
 	conn.Close()
-	return nil, fmt.Errorf("%s: attach %q: %w", addr, aname, err)
+	return nil, err
+}
+
+// introduced changes the first two messages of the library's client. Its Tversion asks for an extension of
+// 9P2000.L, which some servers answer by an error where it expects another version. Its Tattach does
+// not say who the user is. It sends both before anything else, and waits for the replies.
+type introduced struct {
+	net.Conn
+	version frame // instead of Tversion; nil: as it is
+	attach  frame // instead of Tattach, but for tag and fid; nil when sent
+	seen    frame // of the message being sent
+}
+
+func (c *introduced) Write(p []byte) (int, error) {
+	if c.attach == nil {
+		return c.Conn.Write(p)
+	}
+	c.seen = append(c.seen, p...)
+	if len(c.seen) < headerLen || len(c.seen) < int(binary.LittleEndian.Uint32(c.seen)) {
+		return len(p), nil
+	}
+	out := c.seen
+	switch {
+	case msgType(out[4]) == tAttach:
+		copy(c.attach[5:headerLen+4], out[5:])
+		out, c.attach = c.attach, nil
+	case c.version != nil:
+		copy(c.version[5:headerLen], out[5:])
+		out = c.version
+	}
+	c.seen = nil
+	if _, err := c.Conn.Write(out); err != nil {
+		return 0, err
+	}
+	return len(p), nil
 }
 
 // Close closes the connection.

@@ -153,12 +153,12 @@ func TestShortReads(t *testing.T) {
 	w := serve(t, nil)
 	n := w.tree.at(bigPath)
 	n.short = true
+	w.tree.add("head/bigfile/0000000000000009", tree.HeadFile, pattern(8192)).nothing = true
 	c := w.client()
 	c.open(1, bigPath, 0)
 	if r := c.ok(readFrame(1, 1, 8, 10000), tRead+1); !bytes.Equal(r.data(), n.data[8:10008]) {
 		t.Errorf("got %d bytes", len(r.data()))
 	}
-	w.tree.add("head/bigfile/0000000000000009", tree.HeadFile, pattern(8192)).nothing = true
 	c.open(2, "head/bigfile/0000000000000009", 0)
 	c.fails(readFrame(1, 2, 0, 4096), linux.EIO)
 	if r := c.ok(readFrame(1, 2, 8192, 4096), tRead+1); len(r.data()) != 0 {

@@ -1,0 +1,64 @@
+package p9srv
+
+import (
+	"bytes"
+	"errors"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/hugelgupf/p9/linux"
+)
+
+// TestDiod: the client helper against a server that is not ours. It needs diod (t/setup deb).
+func TestDiod(t *testing.T) {
+	dir := t.TempDir()
+	data := pattern(3<<20 + 17)
+	if err := errors.Join(os.Mkdir(filepath.Join(dir, "sub"), 0o755), os.WriteFile(filepath.Join(dir, "sub", "file"), data, 0o644)); err != nil {
+		t.Fatal(err)
+	}
+	sock := filepath.Join(t.TempDir(), "s")
+	cmd := exec.Command("diod", "-f", "-n", "-N", "-S", "-U", "root", "-c", "/dev/null", "-L", "stderr", "-e", dir, "-l", sock)
+	cmd.Stderr = os.Stderr
+	if err := cmd.Start(); err != nil {
+		t.Fatalf("diod is needed, t/setup deb installs it: %v", err)
+	}
+	defer func() {
+		cmd.Process.Kill()
+		cmd.Wait()
+	}()
+	var c *Client
+	var err error
+	eventually(t, "diod answers", func() bool {
+		c, err = NewClient(t.Context(), "unix:"+sock, dir, DialOptions{Msize: 64 << 10})
+		return err == nil || !errors.Is(err, os.ErrNotExist) && !errors.Is(err, linux.ECONNREFUSED)
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	list, err := c.List("sub")
+	if err != nil || len(list) != 1 || list[0].Name != "file" || list[0].Dir {
+		t.Errorf("list: %+v, %v", list, err)
+	}
+	if i, err := c.Stat("sub/file"); err != nil || i.Size != int64(len(data)) || time.Since(i.Mtime) > time.Hour {
+		t.Errorf("stat: %+v, %v", i, err)
+	}
+	f, err := c.Open("sub/file", false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := make([]byte, len(data)+1)
+	if n, err := f.ReadAt(got, 0); err != io.EOF || !bytes.Equal(got[:n], data) {
+		t.Errorf("read %d bytes, %v", n, err)
+	}
+	if err := f.Close(); err != nil {
+		t.Error(err)
+	}
+	if _, err := c.Stat("nope"); !errors.Is(err, linux.ENOENT) {
+		t.Errorf("stat of nothing: %v", err)
+	}
+}
