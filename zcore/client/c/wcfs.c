@@ -4,7 +4,10 @@
  * touches mapped memory, so a fault that waits for it cannot stop it. It blocks all signals.
  *
  * v->mu guards what both threads use. It is held over mmap, open and fstat of files that never wait
- * for pins, never over an access to mapped memory.
+ * for pins, never over an access to mapped memory or a read of the shared file.
+ *
+ * Why wcfs_read is exact: the server shows newer content of a block only after our acknowledgement, so
+ * a block that is not pinned after it was read had the content of our revision.
  */
 #define _GNU_SOURCE
 #include "wcfs.h"
@@ -22,10 +25,13 @@
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/vfs.h>
+#include <time.h>
 #include <unistd.h>
 
+#define HASH 0x9e3779b97f4a7c15u
 #define MAGIC_9P 0x01021997
 #define LINE 4096           /* v9fs wants at most a page, aligned */
+#define WAIT_HEAD 30        /* seconds */
 
 struct pin {
     uint64_t blk, rev;      /* rev 0: free */
@@ -35,6 +41,8 @@ struct wcfs_view {
     char *mnt;
     uint64_t oid;
     bool base_mode;         /* map base/<base>/ instead of head/ */
+    size_t blksize;         /* bytes */
+    pid_t owner;            /* a forked child has no pinner */
     pthread_t pinner;
     bool running;           /* pinner was started and not joined */
     char *line;             /* pinner's buffer, page-aligned */
@@ -46,12 +54,13 @@ struct wcfs_view {
     int link;               /* head/watch, or watch9 */
     int shared;             /* the file that is mapped where nothing is pinned */
     uint64_t at, base;
-    size_t blksize, size;   /* bytes */
-    size_t shared_end;      /* where the shared file ends, whole blocks: from there on @at is mapped */
-    char *mem;              /* reserved bytes */
-    size_t reserved;
+    size_t size;            /* bytes */
+    size_t shared_end;      /* where the shared file ends, whole blocks: from there on @at is shown */
+    char *mem;              /* NULL: nothing is mapped */
+    size_t reserved;        /* bytes at mem */
     struct pin *pins;       /* open hash table by blk */
     size_t npins, cap;
+    bool leaving;           /* the end of the link is our own doing */
     bool lost;
     char why[WCFS_ERR];
     uint64_t stream;        /* of the request under way, 0 if none */
@@ -86,10 +95,11 @@ static int open_below(const char *mnt, const char *rel, int flags, char *err)
     char *p = path(mnt, "%s", rel);
     if (!p)
         return fail(err, "out of memory");
-    int fd = open(p, flags | O_CLOEXEC);
+    int fd = open(p, flags | O_CLOEXEC), e = errno;
     if (fd < 0)
-        fail(err, "open %s: %s", p, strerror(errno));
+        fail(err, "open %s: %s%s", p, strerror(e), e == EINVAL ? " (there is no such ZBigFile)" : "");
     free(p);
+    errno = e;
     return fd;
 }
 
@@ -100,22 +110,50 @@ static int open_rev(wcfs_view *v, uint64_t rev, char *err)
     return open_below(v->mnt, rel, O_RDONLY, err);
 }
 
-/* read_tid reads a file that holds a tid. */
-static int read_tid(const char *mnt, const char *rel, uint64_t *tid, char *err)
+/* read_number reads a small file that holds a number of so many digits, 0: any. */
+static int read_number(const char *mnt, const char *rel, int base, int digits, uint64_t *n, char *err)
 {
     char buf[32] = "", *end;
     int fd = open_below(mnt, rel, O_RDONLY, err);
     if (fd < 0)
         return -1;
-    ssize_t n = pread(fd, buf, sizeof buf - 1, 0);
+    ssize_t r = pread(fd, buf, sizeof buf - 1, 0);
     int e = errno;
     close(fd);
-    if (n < 0)
+    if (r < 0)
         return fail(err, "read %s/%s: %s", mnt, rel, strerror(e));
-    *tid = strtoull(buf, &end, 16);
-    if (n < 16 || end - buf != 16)
-        return fail(err, "%s/%s does not hold a tid: is that a wcfs?", mnt, rel);
+    *n = strtoull(buf, &end, base);
+    if (end == buf || (digits && end - buf != digits) || (*end && *end != '\n'))
+        return fail(err, "%s/%s does not hold what it should: is that a wcfs?", mnt, rel);
     return 0;
+}
+
+static int read_tid(const char *mnt, const char *rel, uint64_t *tid, char *err)
+{
+    return read_number(mnt, rel, 16, 16, tid, err);
+}
+
+/* wait_head makes the newest transaction of WCFS_HEAD, and else waits until the server has come to at. */
+static int wait_head(const char *mnt, uint64_t *at, char *err)
+{
+    struct timespec pause = {0, 1000000}, now, end;
+    clock_gettime(CLOCK_MONOTONIC, &end);
+    end.tv_sec += WAIT_HEAD;
+    for (;;) {
+        uint64_t head;
+        if (read_tid(mnt, "head/at", &head, err))
+            return -1;
+        if (*at == WCFS_HEAD)
+            *at = head;
+        if (*at <= head)
+            return 0;
+        clock_gettime(CLOCK_MONOTONIC, &now);
+        if (now.tv_sec > end.tv_sec)
+            return fail(err, "@%016" PRIx64 " has not come: head is @%016" PRIx64, *at, head);
+        nanosleep(&pause, NULL);
+        if (pause.tv_nsec < 50000000)
+            pause.tv_nsec *= 2;
+    }
 }
 
 static void lose(wcfs_view *v, const char *fmt, ...);
@@ -126,7 +164,7 @@ static struct pin *find_pin(wcfs_view *v, uint64_t blk)
 {
     if (!v->cap)
         return NULL;
-    size_t i = blk * 0x9e3779b97f4a7c15u & (v->cap - 1);
+    size_t i = blk * HASH & (v->cap - 1);
     while (v->pins[i].rev && v->pins[i].blk != blk)
         i = (i + 1) & (v->cap - 1);
     return &v->pins[i];
@@ -169,62 +207,92 @@ static void drop_pin(wcfs_view *v, uint64_t blk)
     struct pin *p = find_pin(v, blk);
     if (!p || !p->rev)
         return;
-    p->rev = 0, v->npins--;
-    if (rehash(v, v->cap)) /* closes the gap, over which a search would end early */
-        lose(v, "out of memory");
+    v->npins--;
+    size_t mask = v->cap - 1, hole = p - v->pins;
+    p->rev = 0;
+    for (size_t i = (hole + 1) & mask; v->pins[i].rev; i = (i + 1) & mask) {
+        size_t home = v->pins[i].blk * HASH & mask; /* move back what is found no more over the hole */
+        if (((i - home) & mask) >= ((i - hole) & mask)) {
+            v->pins[hole] = v->pins[i];
+            v->pins[i].rev = 0;
+            hole = i;
+        }
+    }
 }
 
 /* ---- mapping; mu must be held ---- */
 
-/* map_file maps [off, off+len) of fd there, and zeros past its end. */
-static int map_file(wcfs_view *v, int fd, size_t off, size_t len)
+/* place maps there. The memory is no business of a forked child, who has no pinner; mmap alone would
+ * leave a moment in which a fork takes it along, so the range comes from elsewhere. */
+static int place(wcfs_view *v, size_t off, size_t len, int flags, int fd)
 {
-    struct stat st;
-    if (fstat(fd, &st))
+    void *p = mmap(NULL, len, PROT_READ, flags, fd, fd < 0 ? 0 : off);
+    if (p == MAP_FAILED)
         return -1;
-    size_t have = (size_t)st.st_size > off ? (size_t)st.st_size - off : 0;
-    if (have > len)
-        have = len;
-    if (have && mmap(v->mem + off, have, PROT_READ, MAP_SHARED | MAP_FIXED, fd, off) == MAP_FAILED)
+    if (madvise(p, len, MADV_DONTFORK) ||
+        mremap(p, len, len, MREMAP_MAYMOVE | MREMAP_FIXED, v->mem + off) == MAP_FAILED) {
+        int e = errno;
+        munmap(p, len);
+        errno = e;
         return -1;
-    if (len > have && mmap(v->mem + off + have, len - have, PROT_READ,
-                           MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED | MAP_NORESERVE, -1, 0) == MAP_FAILED)
-        return -1;
+    }
     return 0;
 }
 
+/* map_rev maps [off, off+len) of the file as of a revision, and zeros past its end. */
 static int map_rev(wcfs_view *v, uint64_t rev, size_t off, size_t len)
 {
+    struct stat st;
     int fd = open_rev(v, rev, NULL);
     if (fd < 0)
         return -1;
-    int r = map_file(v, fd, off, len);
+    int bad = fstat(fd, &st);
+    size_t have = bad || (size_t)st.st_size <= off ? 0 : (size_t)st.st_size - off;
+    if (have > len)
+        have = len;
+    if (!bad && have)
+        bad = place(v, off, have, MAP_SHARED, fd);
     close(fd);
-    return r;
+    if (!bad && len > have)
+        bad = place(v, off + have, len - have, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1);
+    return bad;
+}
+
+/* map_shared maps [off, off+len) of the shared file, as far as that reaches, and of @at. */
+static int map_shared(wcfs_view *v, size_t off, size_t len)
+{
+    struct stat st;
+    if (fstat(v->shared, &st))
+        return -1;
+    if (v->shared_end > (size_t)st.st_size) /* it has become shorter */
+        v->shared_end = st.st_size - st.st_size % v->blksize;
+    size_t have = v->shared_end > off ? v->shared_end - off : 0;
+    if (have > len)
+        have = len;
+    if (have && place(v, off, have, MAP_SHARED, v->shared))
+        return -1;
+    return len > have ? map_rev(v, v->at, off + have, len - have) : 0;
 }
 
 /* map_blk maps one block as it is to be shown. */
 static int map_blk(wcfs_view *v, uint64_t blk)
 {
     size_t off = blk * v->blksize;
-    if (blk >= v->size / v->blksize)
-        return 0; /* not ours, remembered for when the view grows */
+    if (v->lost || !v->mem || blk >= v->size / v->blksize)
+        return 0; /* not shown; remembered for when the view grows */
     uint64_t rev = pinned(v, blk);
-    if (!rev && off >= v->shared_end)
-        rev = v->at;
-    return rev ? map_rev(v, rev, off, v->blksize) : map_file(v, v->shared, off, v->blksize);
+    return rev ? map_rev(v, rev, off, v->blksize) : map_shared(v, off, v->blksize);
 }
 
-/* map_all maps everything anew: the shared file, @at past its end, and the pinned blocks. */
-static int map_all(wcfs_view *v)
+/* map_from maps everything from off on anew: the shared file and the pinned blocks. */
+static int map_from(wcfs_view *v, size_t off)
 {
-    size_t end = v->shared_end < v->size ? v->shared_end : v->size;
-    if (end && map_file(v, v->shared, 0, end))
-        return -1;
-    if (v->size > end && map_rev(v, v->at, end, v->size - end))
+    if (!v->mem || off >= v->size)
+        return 0;
+    if (map_shared(v, off, v->size - off))
         return -1;
     for (size_t i = 0; i < v->cap; i++)
-        if (v->pins[i].rev && map_blk(v, v->pins[i].blk))
+        if (v->pins[i].rev && v->pins[i].blk >= off / v->blksize && map_blk(v, v->pins[i].blk))
             return -1;
     return 0;
 }
@@ -267,13 +335,15 @@ static void lose(wcfs_view *v, const char *fmt, ...)
 
 static void do_pin(wcfs_view *v, uint64_t stream, const char *msg)
 {
-    uint64_t oid, blk, rev;
-    char at[20];
-    if (sscanf(msg, "pin %16" SCNx64 " #%" SCNu64 " @%19s", &oid, &blk, at) != 3 || oid != v->oid) {
+    uint64_t oid, blk, rev = 0;
+    char at[20], *end = "";
+    int n = sscanf(msg, "pin %16" SCNx64 " #%" SCNu64 " @%19s", &oid, &blk, at);
+    if (n == 3 && strcmp(at, "head"))
+        rev = strtoull(at, &end, 16);
+    if (n != 3 || oid != v->oid || *end || (!rev && strcmp(at, "head"))) {
         lose(v, "bad message from the server: %s", msg);
         return;
     }
-    rev = strcmp(at, "head") ? strtoull(at, NULL, 16) : 0;
     if (v->base_mode && rev == v->base)
         rev = 0;
     if (rev) {
@@ -281,8 +351,9 @@ static void do_pin(wcfs_view *v, uint64_t stream, const char *msg)
             lose(v, "out of memory");
             return;
         }
-    } else
+    } else {
         drop_pin(v, blk);
+    }
     if (map_blk(v, blk)) {
         lose(v, "cannot map block %" PRIu64 " @%s: %s", blk, at, strerror(errno));
         return;
@@ -322,7 +393,8 @@ static void *pinner(void *arg)
             continue;
         pthread_mutex_lock(&v->mu);
         if (n <= 0) {
-            lose(v, n ? "watch link: %s" : "watch link ended", strerror(errno));
+            if (!v->leaving)
+                lose(v, n ? "watch link: %s" : "watch link ended", strerror(errno));
             pthread_mutex_unlock(&v->mu);
             return NULL;
         }
@@ -333,7 +405,7 @@ static void *pinner(void *arg)
                 continue;
             }
             buf[len] = 0;
-            if (len && !v->lost)
+            if (len && !v->lost && !v->leaving)
                 do_line(v, buf);
             len = 0;
         }
@@ -359,7 +431,7 @@ static int ask(wcfs_view *v, char *err, const char *fmt, ...)
     if (v->lost)
         return fail(err, "%s", v->why);
     if (strcmp(v->reply, "ok"))
-        return fail(err, "%s", v->reply);
+        return fail(err, "%s", strncmp(v->reply, "error ", 6) ? v->reply : v->reply + 6);
     return 0;
 }
 
@@ -387,9 +459,12 @@ static int start_link(wcfs_view *v, char *err)
 static void stop_link(wcfs_view *v)
 {
     if (v->running) {
+        pthread_mutex_lock(&v->mu);
+        v->leaving = true;
+        pthread_mutex_unlock(&v->mu);
         send_line(v, "3 bye\n"); /* the server ends the link, so the pinner reads its end */
         pthread_join(v->pinner, NULL);
-        v->running = false;
+        v->running = v->leaving = false;
     }
     if (v->link >= 0)
         close(v->link);
@@ -419,24 +494,23 @@ static int open_shared(wcfs_view *v, uint64_t at, uint64_t *base, char *err)
     }
 }
 
-/* reserve makes room for size bytes. */
-static int reserve(wcfs_view *v, size_t size, char *err)
+/* reserve makes room for size bytes; what was mapped is gone then. */
+static int reserve(wcfs_view *v, size_t size)
 {
-    if (size <= v->reserved)
-        return 0;
-    size_t room = size + size / 2 + (64 << 20);
-    room -= room % (2 << 20);
-    char *mem = mmap(NULL, room, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    if (mem == MAP_FAILED)
-        return fail(err, "no address space for %zu bytes: %s", room, strerror(errno));
+    size_t room = (size + size / 2 + (64 << 20)) & ~(size_t)((2 << 20) - 1);
     if (v->mem)
         munmap(v->mem, v->reserved);
-    v->mem = mem, v->reserved = room;
-    return 0;
+    v->mem = mmap(NULL, room, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    v->reserved = room;
+    if (v->mem != MAP_FAILED)
+        return 0;
+    v->mem = NULL, v->reserved = 0;
+    return -1;
 }
 
-/* arrange sets the view's size and maps it as of at; mu must be held. */
-static int arrange(wcfs_view *v, uint64_t at, char *err)
+/* arrange sets the view's size and maps it as of at, from scratch or where that may differ; mu must be
+ * held. A file that cannot be mapped can still be read. */
+static int arrange(wcfs_view *v, uint64_t at, bool scratch, char *err)
 {
     struct stat st, sh;
     int fd = open_rev(v, at, err);
@@ -446,14 +520,21 @@ static int arrange(wcfs_view *v, uint64_t at, char *err)
     close(fd);
     if (bad)
         return fail(err, "stat: %s", strerror(errno));
-    if (st.st_blksize <= 0 || st.st_blksize % sysconf(_SC_PAGESIZE))
-        return fail(err, "blocks of %ld bytes are no whole pages: they cannot be mapped", (long)st.st_blksize);
-    if (reserve(v, st.st_size, err))
-        return -1;
-    v->blksize = st.st_blksize;
-    v->shared_end = sh.st_size - sh.st_size % v->blksize;
-    v->at = at, v->size = st.st_size;
-    if (map_all(v))
+    size_t size = st.st_size, end = sh.st_size - sh.st_size % v->blksize;
+    if (size % v->blksize)
+        return fail(err, "%zu bytes are no whole blocks of %zu", size, v->blksize);
+    size_t from = end < v->shared_end ? end : v->shared_end; /* from there on it was @at that was shown */
+    if (size && (scratch || size > v->reserved)) {
+        from = 0;
+        if (v->blksize % sysconf(_SC_PAGESIZE) == 0)
+            reserve(v, size);
+    }
+    if (size < v->size && v->mem) /* what is no more */
+        mmap(v->mem + size, v->size - size, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0);
+    if (from > v->size)
+        from = v->size;
+    v->at = at, v->size = size, v->shared_end = end;
+    if (map_from(v, from))
         return fail(err, "cannot map: %s", strerror(errno));
     return 0;
 }
@@ -465,9 +546,41 @@ static int watch_at(wcfs_view *v, uint64_t at, char *err)
     return ask(v, err, "watch %016" PRIx64 " @%016" PRIx64, v->oid, at);
 }
 
-wcfs_view *wcfs_open(const char *mnt, uint64_t oid, uint64_t at, char *err)
+/* read_blksize: st_blksize is a power of two over FUSE and arbitrary over virtfs. */
+static int read_blksize(wcfs_view *v, char *err)
+{
+    char rel[64];
+    uint64_t n;
+    struct stat st;
+    snprintf(rel, sizeof rel, ".wcfs/blksize/%016" PRIx64, v->oid);
+    if (read_number(v->mnt, rel, 10, 0, &n, err)) {
+        if (errno != ENOENT || fstat(v->shared, &st))
+            return -1;
+        n = st.st_blksize; /* only a part of the tree is mounted */
+    }
+    v->blksize = n;
+    return n ? 0 : fail(err, "blocks of 0 bytes");
+}
+
+static int setup(wcfs_view *v, uint64_t at, char *err)
+{
+    if (wait_head(v->mnt, &at, err))
+        return -1;
+    if ((v->shared = open_shared(v, at, &v->base, err)) < 0 || read_blksize(v, err) || start_link(v, err))
+        return -1;
+    pthread_mutex_lock(&v->mu);
+    int bad = watch_at(v, at, err) || arrange(v, at, true, err);
+    pthread_mutex_unlock(&v->mu);
+    return bad;
+}
+
+static wcfs_view *open_view(const char *mnt, uint64_t oid, uint64_t at, bool base, char *err)
 {
     struct statfs fs;
+    if (statfs(mnt, &fs)) {
+        fail(err, "%s: %s", mnt, strerror(errno));
+        return NULL;
+    }
     wcfs_view *v = calloc(1, sizeof *v);
     if (v)
         v->mnt = strdup(mnt), v->line = aligned_alloc(LINE, LINE);
@@ -478,33 +591,31 @@ wcfs_view *wcfs_open(const char *mnt, uint64_t oid, uint64_t at, char *err)
         return NULL;
     }
     v->oid = oid, v->link = v->shared = -1;
+    v->base_mode = base || fs.f_type == MAGIC_9P;
+    v->owner = getpid();
     pthread_mutex_init(&v->mu, NULL);
     pthread_cond_init(&v->replied, NULL);
-    int bad = statfs(mnt, &fs) ? fail(err, "%s: %s", mnt, strerror(errno)) : 0;
-    v->base_mode = !bad && fs.f_type == MAGIC_9P;
-    if (!bad && at == WCFS_HEAD)
-        bad = read_tid(mnt, "head/at", &at, err);
-    if (!bad)
-        bad = (v->shared = open_shared(v, at, &v->base, err)) < 0;
-    if (!bad)
-        bad = start_link(v, err);
-    if (!bad) {
-        pthread_mutex_lock(&v->mu);
-        bad = arrange(v, at, err) || watch_at(v, at, err);
-        pthread_mutex_unlock(&v->mu);
-    }
-    if (!bad)
+    if (!setup(v, at, err))
         return v;
     wcfs_close(v);
     return NULL;
 }
 
-/* rebase starts anew over the present base. */
+wcfs_view *wcfs_open(const char *mnt, uint64_t oid, uint64_t at, char *err)
+{
+    return open_view(mnt, oid, at, false, err);
+}
+
+wcfs_view *wcfs_open_base(const char *mnt, uint64_t oid, uint64_t at, char *err)
+{
+    return open_view(mnt, oid, at, true, err);
+}
+
+/* rebase starts anew over the present base, with a link of its own: so no pin can be of either. */
 static int rebase(wcfs_view *v, uint64_t at, int shared, uint64_t base, char *err)
 {
     stop_link(v);
     pthread_mutex_lock(&v->mu);
-    v->lost = false; /* that was our own bye */
     free(v->pins);
     v->pins = NULL, v->npins = v->cap = 0;
     close(v->shared);
@@ -513,16 +624,19 @@ static int rebase(wcfs_view *v, uint64_t at, int shared, uint64_t base, char *er
     if (start_link(v, err))
         return -1;
     pthread_mutex_lock(&v->mu);
-    int bad = arrange(v, at, err) || watch_at(v, at, err);
+    int bad = watch_at(v, at, err) || arrange(v, at, true, err);
     pthread_mutex_unlock(&v->mu);
-    return bad ? -1 : 0;
+    return bad;
+}
+
+static int foreign(const wcfs_view *v, char *err)
+{
+    return v->owner == getpid() ? 0 : fail(err, "a view belongs to the process that opened it: open another after fork");
 }
 
 int wcfs_resync(wcfs_view *v, uint64_t at, char *err)
 {
-    if (wcfs_lost(v, err))
-        return -1;
-    if (at == WCFS_HEAD && read_tid(v->mnt, "head/at", &at, err))
+    if (foreign(v, err) || wcfs_lost(v, err) || wait_head(v->mnt, &at, err))
         return -1;
     if (at < v->at)
         return fail(err, "@%016" PRIx64 " is before @%016" PRIx64 ": a view cannot go back", at, v->at);
@@ -542,12 +656,9 @@ int wcfs_resync(wcfs_view *v, uint64_t at, char *err)
         close(shared);
     }
     pthread_mutex_lock(&v->mu);
-    uint64_t was = v->at;
     int bad = watch_at(v, at, err); /* blocks past our old end are remembered meanwhile */
-    if (bad)
-        at = was;
-    if (arrange(v, at, bad ? NULL : err)) {
-        lose(v, "resync: cannot map");
+    if (!bad && arrange(v, at, false, err)) {
+        lose(v, "resync failed");
         bad = -1;
     }
     pthread_mutex_unlock(&v->mu);
@@ -557,6 +668,8 @@ int wcfs_resync(wcfs_view *v, uint64_t at, char *err)
 ssize_t wcfs_read(wcfs_view *v, void *buf, size_t len, uint64_t off, char *err)
 {
     size_t done = 0;
+    if (foreign(v, err))
+        return -1;
     while (done < len) {
         pthread_mutex_lock(&v->mu);
         if (v->lost || off >= v->size) {
@@ -584,7 +697,7 @@ ssize_t wcfs_read(wcfs_view *v, void *buf, size_t len, uint64_t off, char *err)
         if (r < 0)
             return fail(err, "read at %" PRIu64 ": %s", off, strerror(e));
         pthread_mutex_lock(&v->mu);
-        bool same = rev || !pinned(v, blk); /* else what was read may be newer than ours */
+        bool same = rev || (!v->lost && !pinned(v, blk)); /* else what was read may be newer than ours */
         if (same && r == 0 && !rev && off < v->size) {
             v->shared_end = off - off % v->blksize; /* the shared file has become shorter */
             same = false;
@@ -614,6 +727,8 @@ uint64_t wcfs_pinned(wcfs_view *v, uint64_t blk)
 
 int wcfs_lost(wcfs_view *v, char *err)
 {
+    if (foreign(v, err))
+        return 1;
     pthread_mutex_lock(&v->mu);
     int lost = v->lost;
     if (lost)
@@ -626,9 +741,13 @@ void wcfs_close(wcfs_view *v)
 {
     if (!v)
         return;
-    stop_link(v);
-    if (v->mem)
-        munmap(v->mem, v->reserved);
+    if (!foreign(v, NULL)) {
+        stop_link(v);
+        if (v->mem)
+            munmap(v->mem, v->reserved);
+    } else { /* the link goes on in the parent; here there is neither a pinner nor the memory */
+        close(v->link);
+    }
     if (v->shared >= 0)
         close(v->shared);
     pthread_cond_destroy(&v->replied);

@@ -1,0 +1,293 @@
+package client_test
+
+import (
+	"bufio"
+	"bytes"
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"wcfs/t/py"
+	"wcfs/zcore/zdata"
+	"wcfs/zcore/zdata/zgen"
+	"wcfs/zcore/zodb"
+	"wcfs/zcore/zodb/fswriter"
+)
+
+const (
+	envClient = "WCFS_TEST_CLIENT" // set: this program is the client in Go
+	envMap    = "WCFS_TEST_MAP"    // set: which maps
+)
+
+// patience is how long anything may take that should take a moment, on a busy machine.
+const patience = 60 * time.Second
+
+// built is what TestMain made; read only then.
+var built struct{ wcfs, dir, client string }
+
+func TestMain(m *testing.M) {
+	if os.Getenv(envClient) != "" {
+		goClient()
+		return
+	}
+	code, err := 1, build()
+	if err == nil {
+		code = m.Run()
+	} else {
+		fmt.Fprintln(os.Stderr, err)
+	}
+	os.RemoveAll(built.dir)
+	os.Exit(code)
+}
+
+func build() (err error) {
+	if built.dir, err = os.MkdirTemp("", "wcfs-client-"); err != nil {
+		return err
+	}
+	built.wcfs = filepath.Join(built.dir, "wcfs")
+	built.client = filepath.Join(built.dir, "testclient")
+	args := []string{"build", "-o", built.wcfs}
+	if raceEnabled {
+		args = append(args, "-race")
+	}
+	c := filepath.Join(py.Root(), "zcore/client/c")
+	cc := []string{"-std=gnu11", "-Wall", "-Wextra", "-Werror", "-O2", "-g", "-I", c}
+	for _, cmd := range []*exec.Cmd{
+		exec.Command("go", append(args, "wcfs")...),
+		exec.Command("gcc", append(cc, "-shared", "-fPIC", "-pthread", "-o", filepath.Join(built.dir, "libwcfs.so"), filepath.Join(c, "wcfs.c"))...),
+		exec.Command("gcc", append(cc, "-pthread", "-o", built.client, "prog/testclient.c", filepath.Join(c, "wcfs.c"))...),
+	} {
+		if out, err := cmd.CombinedOutput(); err != nil {
+			return fmt.Errorf("%v: %w\n%s", cmd, err, out)
+		}
+	}
+	return nil
+}
+
+// world is a database that is written to, and a server of it.
+type world struct {
+	t    *testing.T
+	mnt  string
+	w    *fswriter.Writer
+	db   *zgen.DB
+	f    zodb.Oid // the first file
+	srv  *exec.Cmd
+	log  buffer
+	done chan struct{} // closed when the server has ended
+}
+
+// newWorld writes a database whose first transaction is init, and serves it.
+func newWorld(t *testing.T, blksize int64, init func(tx *zgen.Tx, f zodb.Oid), args ...string) *world {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "Data.fs")
+	fw, err := fswriter.Create(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { fw.Close() })
+	w := &world{t: t, mnt: t.TempDir(), w: fw, db: zgen.New(fw, zgen.Options{LeafMax: 4, NodeMax: 4}), done: make(chan struct{})}
+	w.commit(func(tx *zgen.Tx) {
+		w.f = tx.NewFile(blksize)
+		if init != nil {
+			init(tx, w.f)
+		}
+	})
+	w.srv = exec.Command(built.wcfs, append(args, "file://"+path, w.mnt)...)
+	w.srv.Stdout, w.srv.Stderr = &w.log, &w.log
+	if err := w.srv.Start(); err != nil {
+		t.Fatal(err)
+	}
+	go func() {
+		w.srv.Wait()
+		close(w.done)
+	}()
+	t.Cleanup(func() {
+		w.kill()
+		syscall.Unmount(w.mnt, 2 /* MNT_DETACH */)
+		if text := w.log.String(); t.Failed() || strings.Contains(text, "DATA RACE") {
+			t.Errorf("the server said:\n%s", text)
+		}
+	})
+	w.eventually("the mount", func() bool {
+		select {
+		case <-w.done:
+			t.Fatalf("the server ended:\n%s", w.log.String())
+		default:
+		}
+		_, err := os.Stat(filepath.Join(w.mnt, ".wcfs/zurl"))
+		return err == nil
+	})
+	return w
+}
+
+func (w *world) kill() {
+	w.srv.Process.Kill()
+	<-w.done
+}
+
+// commit makes one transaction. It may be called by one goroutine at a time.
+func (w *world) commit(fn func(tx *zgen.Tx)) zodb.Tid {
+	tx := w.db.Begin()
+	fn(tx)
+	tid, err := tx.Commit()
+	if err != nil {
+		w.t.Error(err)
+	}
+	return tid
+}
+
+// write is a commit that fills a block with text, over and over.
+func (w *world) write(blk zdata.Blk, text string) zodb.Tid {
+	return w.commit(func(tx *zgen.Tx) { fill(tx, w.db, w.f, blk, text) })
+}
+
+func fill(tx *zgen.Tx, db *zgen.DB, f zodb.Oid, blk zdata.Blk, text string) {
+	kind := zgen.Blk0
+	if blk%2 == 1 {
+		kind = zgen.Blk1
+	}
+	const blksize = 4096 // of the smallest: the rest of a larger block is zeros
+	tx.Write(f, blk, []byte(strings.Repeat(text, blksize/len(text))), kind)
+}
+
+func (w *world) eventually(what string, cond func() bool) {
+	w.t.Helper()
+	for deadline := time.Now().Add(patience); !cond(); time.Sleep(2 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			w.t.Fatalf("waited too long for %s", what)
+		}
+	}
+}
+
+// sums is what "map" and "read" must answer.
+func (w *world) sums(f zodb.Oid, at zodb.Tid) string {
+	var b strings.Builder
+	bf, _ := w.db.File(f, at)
+	size := w.db.Size(f, at)
+	fmt.Fprintf(&b, "ok %s %d", at, size)
+	for blk := range size / bf.Blksize {
+		fmt.Fprintf(&b, " %08x", crc32.ChecksumIEEE(w.db.Data(f, zdata.Blk(blk), at)))
+	}
+	return b.String()
+}
+
+// proc is a client.
+type proc struct {
+	name string
+	cmd  *exec.Cmd
+	in   io.WriteCloser
+	out  *bufio.Reader
+	errs buffer
+}
+
+// kinds are the clients; each is started by its name.
+var kinds = []string{"go", "c", "py"}
+
+// start starts a client; it is killed when the test ends.
+func start(t *testing.T, kind string) *proc {
+	t.Helper()
+	p := &proc{name: kind}
+	switch kind {
+	case "go", "gomap":
+		p.cmd = exec.Command("/proc/self/exe")
+		p.cmd.Env = append(os.Environ(), envClient+"=1", "GOMAXPROCS=1")
+		if kind == "gomap" {
+			p.cmd.Env = append(p.cmd.Env, envMap+"=1")
+		}
+	case "c":
+		p.cmd = exec.Command(built.client)
+	case "py", "pyread":
+		p.cmd = exec.Command(filepath.Join(py.Root(), ".deps", py.Py5, "bin/python"), "prog/testclient.py")
+		lib := filepath.Join(built.dir, "libwcfs.so")
+		if kind == "pyread" {
+			lib = ""
+		}
+		p.cmd.Env = append(os.Environ(), "PYTHONDONTWRITEBYTECODE=1", "WCFS_LIB="+lib,
+			"PYTHONPATH="+filepath.Join(py.Root(), "zcore/client/c"))
+	}
+	p.cmd.Stderr = &p.errs
+	var err1, err2 error
+	p.in, err1 = p.cmd.StdinPipe()
+	out, err2 := p.cmd.StdoutPipe()
+	if err := errors.Join(err1, err2, p.cmd.Start()); err != nil {
+		t.Fatal(err)
+	}
+	p.out = bufio.NewReaderSize(out, 1<<16)
+	t.Cleanup(func() {
+		p.cmd.Process.Kill()
+		p.cmd.Wait()
+		if t.Failed() && p.errs.String() != "" {
+			t.Logf("%s client:\n%s", kind, p.errs.String())
+		}
+	})
+	return p
+}
+
+// ask sends a command and returns the answer.
+func (p *proc) ask(format string, args ...any) (string, error) {
+	cmd := fmt.Sprintf(format, args...)
+	answer, errc := "", make(chan error, 1)
+	go func() {
+		_, err := io.WriteString(p.in, cmd+"\n")
+		if err == nil {
+			answer, err = p.out.ReadString('\n')
+		}
+		errc <- err
+	}()
+	select {
+	case err := <-errc:
+		if err != nil {
+			return "", fmt.Errorf("%s client is gone at %q: %w", p.name, cmd, err)
+		}
+		return strings.TrimSpace(answer), nil
+	case <-time.After(patience):
+		return "", fmt.Errorf("%s client hangs in %q", p.name, cmd)
+	}
+}
+
+// must is ask where "ok" must come.
+func (p *proc) must(t *testing.T, format string, args ...any) string {
+	t.Helper()
+	answer := p.may(t, format, args...)
+	if answer != "ok" && !strings.HasPrefix(answer, "ok ") {
+		t.Fatalf("%s client: %q is answered %q", p.name, fmt.Sprintf(format, args...), answer)
+	}
+	return answer
+}
+
+// may is ask where any answer must come.
+func (p *proc) may(t *testing.T, format string, args ...any) string {
+	t.Helper()
+	answer, err := p.ask(format, args...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return answer
+}
+
+// buffer is a bytes.Buffer for several goroutines.
+type buffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer // guard: mu
+}
+
+func (b *buffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.b.Write(p)
+}
+
+func (b *buffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.b.String()
+}
