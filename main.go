@@ -16,6 +16,7 @@ import (
 	"os"
 	"os/signal"
 	"syscall"
+	"time"
 
 	"github.com/alecthomas/kong"
 
@@ -52,7 +53,9 @@ type cli struct {
 func main() {
 	fusesrv.Helper()
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
-	context.AfterFunc(ctx, stop) // a second signal ends the process at once
+	// Ending takes a moment, in which the same signal may come again (make passes it on); if ending hangs,
+	// another one is to end it at once.
+	context.AfterFunc(ctx, func() { time.AfterFunc(2*time.Second, stop) })
 	code := run(ctx, os.Args[1:], os.Stdout, os.Stderr)
 	stop()
 	os.Exit(code)

@@ -21,6 +21,7 @@ import (
 	"text/tabwriter"
 	"time"
 
+	p9 "wcfs/t/p9/bench"
 	rel "wcfs/t/rel/bench"
 	zeo "wcfs/t/zeo/bench"
 )
@@ -47,6 +48,7 @@ func suites() []suite {
 		{"open", open},
 		{"tracked", tracked},
 		{"watches", watches},
+		{"9p", plugin(p9.Rows)},
 		{"zeo", plugin(zeo.Rows)},
 		{"rel", plugin(rel.Rows)},
 	}
