@@ -34,7 +34,7 @@ func (r *request) read() error {
 			return errnoOf(err)
 		}
 	}
-	if err := inMemory(&d); err != nil {
+	if err := r.inMemory(&d); err != nil {
 		r.drop(d)
 		r.s.srv.log.warn("9p: read of a database file failed", "cause", err)
 		return linux.EIO
@@ -106,7 +106,7 @@ func join(a, b tree.Data) tree.Data {
 }
 
 // inMemory reads the pieces that are ranges of a file.
-func inMemory(d *tree.Data) error {
+func (r *request) inMemory(d *tree.Data) error {
 	var pieces []zcore.Piece
 	for i, p := range d.Pieces {
 		if p.File == nil {
@@ -115,7 +115,8 @@ func inMemory(d *tree.Data) error {
 		if pieces == nil {
 			pieces = append(pieces, d.Pieces...)
 		}
-		buf := make([]byte, p.Len)
+		buf := r.s.srv.buffers.get(p.Len)
+		r.lent = append(r.lent, buf)
 		if err := readFile(p.File, buf, p.Off); err != nil {
 			return err
 		}

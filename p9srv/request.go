@@ -29,7 +29,8 @@ type request struct {
 	newFile *file
 	qids    []p9.QID
 	data    tree.Data
-	taken   int64 // bytes of the budgets
+	taken   int64    // bytes of the budgets
+	lent    [][]byte // by the server's buffers
 }
 
 // finish gives back what the request holds. It is called once, when the reply is written or dropped.
@@ -37,6 +38,9 @@ func (r *request) finish() {
 	r.cancel()
 	if r.data.Done != nil {
 		r.data.Done()
+	}
+	for _, b := range r.lent {
+		r.s.srv.buffers.put(b)
 	}
 	if r.taken > 0 {
 		r.s.conn.bytes.put(r.taken, r.file.pins())

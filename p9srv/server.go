@@ -27,6 +27,8 @@ type Server struct {
 	reqs  gauge
 	bytes *budget
 
+	buffers buffers
+
 	accepted, refusedConns, refusedReqs, messages atomic.Int64
 
 	wg sync.WaitGroup // accept loops and connections
