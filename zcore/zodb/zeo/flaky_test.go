@@ -112,6 +112,7 @@ func TestFlaky(t *testing.T) {
 		tids := py.Burst(3, oids, size, written)
 		k.add(tids, oids, written)
 		written += len(tids)
+		time.Sleep(50 * time.Millisecond) // some 50 commits a second
 	})
 	background(func(*rand.Rand) {
 		time.Sleep(50 * time.Millisecond)

@@ -22,12 +22,23 @@ import (
 type gap struct {
 	from, to zodb.Tid
 
-	asked  bool         // oids is known, and to is what the server answered for
-	oids   []zodb.Oid   // changed in (from, to]
-	tids   []zodb.Tid   // transactions in (from, to], ascending, as far as they are listed
-	listed bool         // all of them are
-	hists  [][]revision // by index in oids; nil where not known yet
+	asked bool         // oids is known, and to is what the server answered for
+	oids  []zodb.Oid   // changed in (from, to]
+	spans []span       // make up (from, to], in order; listed all at once
+	tids  []zodb.Tid   // transactions in (from, to], ascending; nil while spans are not all done
+	hists [][]revision // by index in oids; nil where not known yet
 }
+
+// span is a part (from, to] of a gap.
+type span struct {
+	from, to zodb.Tid
+	tids     []zodb.Tid // transactions, ascending, as far as they are listed
+	done     bool       // all of them are
+}
+
+// maxSpans is how many lists of transactions are read at once: each takes a question for each
+// transaction, one after the other.
+const maxSpans = 16
 
 // commits returns what was committed. After a *lostError it is called again with another connection.
 func (g *gap) commits(ctx context.Context, c *conn) ([]zodb.Commit, error) {
@@ -55,27 +66,61 @@ func (g *gap) find(ctx context.Context, c *conn) ([]zodb.Commit, error) {
 		// has a revision in the gap. Follow drops what is told of once more.
 		g.asked, g.oids, g.to = true, oids, last
 		g.hists = make([][]revision, len(oids))
+		g.spans = split(g.from, g.to)
 	}
-	if !g.listed {
-		after := g.from
-		if n := len(g.tids); n > 0 {
-			after = g.tids[n-1]
-		}
-		tids, err := transactions(ctx, c, after+1, g.to)
-		g.tids = append(g.tids, tids...)
-		if err != nil {
+	if g.tids == nil {
+		if err := g.list(ctx, c); err != nil {
 			return nil, err
 		}
-		g.listed = true
-	}
-	if len(g.tids) == 0 {
-		return nil, errUnknown
 	}
 	commits, err := g.attribute(ctx, c)
 	if err != nil {
 		return nil, err
 	}
 	return commits, fill(ctx, c, commits)
+}
+
+// split divides (from, to] evenly.
+func split(from, to zodb.Tid) []span {
+	n := min(maxSpans, to-from)
+	spans := make([]span, n)
+	for i := range spans {
+		next := from + (to-from)/zodb.Tid(len(spans)-i)
+		spans[i] = span{from: from, to: next}
+		from = next
+	}
+	return spans
+}
+
+// list finds the transactions.
+func (g *gap) list(ctx context.Context, c *conn) error {
+	grp, ctx := errgroup.WithContext(ctx)
+	for i := range g.spans {
+		s := &g.spans[i]
+		if s.done {
+			continue
+		}
+		grp.Go(func() error {
+			after := s.from
+			if n := len(s.tids); n > 0 {
+				after = s.tids[n-1]
+			}
+			tids, err := transactions(ctx, c, after+1, s.to)
+			s.tids = append(s.tids, tids...)
+			s.done = err == nil
+			return err
+		})
+	}
+	if err := grp.Wait(); err != nil {
+		return err
+	}
+	for i := range g.spans {
+		g.tids = append(g.tids, g.spans[i].tids...)
+	}
+	if len(g.tids) == 0 {
+		return errUnknown
+	}
+	return nil
 }
 
 // changedSince asks which objects changed after tid, and up to which transaction the server answers
@@ -101,6 +146,9 @@ func changedSince(ctx context.Context, c *conn, tid zodb.Tid) (last zodb.Tid, oi
 
 // transactions lists those in [from, to].
 func transactions(ctx context.Context, c *conn, from, to zodb.Tid) ([]zodb.Tid, error) {
+	if from > to {
+		return nil, nil
+	}
 	it, err := c.call(ctx, "iterator_start", idBytes(from), idBytes(to))
 	if err != nil {
 		return nil, err
