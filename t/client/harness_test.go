@@ -80,6 +80,7 @@ type world struct {
 	w    *fswriter.Writer
 	db   *zgen.DB
 	f    zodb.Oid // the first file
+	args []string // of the server
 	srv  *exec.Cmd
 	log  buffer
 	done chan struct{} // closed when the server has ended
@@ -94,22 +95,14 @@ func newWorld(t *testing.T, blksize int64, init func(tx *zgen.Tx, f zodb.Oid), a
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { fw.Close() })
-	w := &world{t: t, mnt: t.TempDir(), w: fw, db: zgen.New(fw, zgen.Options{LeafMax: 4, NodeMax: 4}), done: make(chan struct{})}
+	w := &world{t: t, mnt: t.TempDir(), w: fw, db: zgen.New(fw, zgen.Options{LeafMax: 4, NodeMax: 4})}
 	w.commit(func(tx *zgen.Tx) {
 		w.f = tx.NewFile(blksize)
 		if init != nil {
 			init(tx, w.f)
 		}
 	})
-	w.srv = exec.Command(built.wcfs, append(args, "file://"+path, w.mnt)...)
-	w.srv.Stdout, w.srv.Stderr = &w.log, &w.log
-	if err := w.srv.Start(); err != nil {
-		t.Fatal(err)
-	}
-	go func() {
-		w.srv.Wait()
-		close(w.done)
-	}()
+	w.args = append(args, "file://"+path, w.mnt)
 	t.Cleanup(func() {
 		w.kill()
 		syscall.Unmount(w.mnt, 2 /* MNT_DETACH */)
@@ -117,16 +110,42 @@ func newWorld(t *testing.T, blksize int64, init func(tx *zgen.Tx, f zodb.Oid), a
 			t.Errorf("the server said:\n%s", text)
 		}
 	})
+	w.serve()
+	return w
+}
+
+// serve starts the server and waits until it is ready.
+func (w *world) serve() {
+	w.t.Helper()
+	srv, done := exec.Command(built.wcfs, w.args...), make(chan struct{})
+	w.srv, w.done = srv, done
+	srv.Stdout, srv.Stderr = &w.log, &w.log
+	if err := srv.Start(); err != nil {
+		w.t.Fatal(err)
+	}
+	go func() {
+		srv.Wait()
+		close(done)
+	}()
 	w.eventually("the mount", func() bool {
 		select {
-		case <-w.done:
-			t.Fatalf("the server ended:\n%s", w.log.String())
+		case <-done:
+			w.t.Fatalf("the server ended:\n%s", w.log.String())
 		default:
 		}
-		_, err := os.Stat(filepath.Join(w.mnt, ".wcfs/zurl"))
+		f, err := os.Open(filepath.Join(w.mnt, ".wcfs/zurl")) // a stat may be answered from the cache of a dead mount
+		if err == nil {
+			f.Close()
+		}
 		return err == nil
 	})
-	return w
+}
+
+// restart has a new server take the place of one that was killed.
+func (w *world) restart() {
+	w.t.Helper()
+	w.kill()
+	w.serve()
 }
 
 func (w *world) kill() {

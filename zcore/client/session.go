@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"sync"
 
@@ -84,6 +85,9 @@ func openShared(c *Conn, oid zodb.Oid, at zodb.Tid) (f *os.File, base zodb.Tid, 
 		// else the file is younger than the base
 	}
 	f, err = c.openBigfile("base/"+at.String(), oid)
+	if errors.Is(err, fs.ErrNotExist) {
+		err = fmt.Errorf("@%s is older than what the server follows (base @%s): %w", at, base, err)
+	}
 	return f, at, err
 }
 

@@ -7,6 +7,7 @@
  *   peek OFF            ok BYTE                    one byte from memory; or "sigbus"
  *   resync AT           ok AT SIZE BLKSIZE
  *   pins                ok N                       blocks that are pinned
+ *   fork                ok SIGNAL                  what ends a child that reads memory (0: nothing does)
  *   close               ok
  *
  * What fails is answered "error WHY".
@@ -17,6 +18,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 #include "wcfs.h"
 
@@ -55,6 +58,10 @@ static void sums(wcfs_view *v, int from_memory)
     uint32_t *sum = calloc(n + 1, sizeof *sum);
     unsigned char *buf = malloc(bs);
     char err[WCFS_ERR];
+    if (from_memory && n && !wcfs_data(v)) {
+        printf("error not mapped\n");
+        n = 0, from_memory = 2;
+    }
     for (size_t i = 0; i < n; i++) {
         if (from_memory) {
             sum[i] = crc((const unsigned char *)wcfs_data(v) + i * bs, bs);
@@ -67,6 +74,8 @@ static void sums(wcfs_view *v, int from_memory)
         }
         sum[i] = crc(buf, bs);
     }
+    if (from_memory == 2)
+        goto end;
     printf("ok %016" PRIx64 " %zu", wcfs_at(v), wcfs_size(v));
     for (size_t i = 0; i < n; i++)
         printf(" %08" PRIx32, sum[i]);
@@ -74,6 +83,24 @@ static void sums(wcfs_view *v, int from_memory)
 end:
     free(sum);
     free(buf);
+}
+
+/* forked has a child read memory, which it must not see, and close the view, which is the parent's too. */
+static void forked(wcfs_view *v)
+{
+    char err[WCFS_ERR];
+    int status = 0;
+    pid_t child = fork();
+    if (child == 0) {
+        char byte;
+        if (wcfs_read(v, &byte, 1, 0, err) != -1 || wcfs_resync(v, WCFS_HEAD, err) != -1)
+            _exit(1);
+        const volatile char *data = wcfs_data(v);
+        wcfs_close(v);
+        _exit(data[0] ? 2 : 3);
+    }
+    waitpid(child, &status, 0);
+    printf("ok %d\n", WIFSIGNALED(status) ? WTERMSIG(status) : 0);
 }
 
 int main(void)
@@ -109,6 +136,8 @@ int main(void)
             for (size_t i = 0; i < wcfs_size(v) / wcfs_blksize(v); i++)
                 n += wcfs_pinned(v, i) != 0;
             printf("ok %zu\n", n);
+        } else if (!strcmp(cmd, "fork")) {
+            forked(v);
         } else if (!strcmp(cmd, "close")) {
             wcfs_close(v);
             v = NULL;

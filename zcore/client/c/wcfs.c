@@ -483,11 +483,14 @@ static int open_shared(wcfs_view *v, uint64_t at, uint64_t *base, char *err)
     }
     if (read_tid(v->mnt, "head/base", base, err))
         return -1;
+    uint64_t newest = *base;
     if (*base > at)
         *base = at;
     for (;;) {
         snprintf(rel, sizeof rel, "base/%016" PRIx64 "/bigfile/%016" PRIx64, *base, v->oid);
         int fd = open_below(v->mnt, rel, O_RDONLY, err);
+        if (fd < 0 && errno == ENOENT)
+            fail(err, "@%016" PRIx64 " is older than what the server follows (base @%016" PRIx64 ")", at, newest);
         if (fd >= 0 || *base == at)
             return fd;
         *base = at; /* a file younger than the base */
