@@ -42,7 +42,7 @@ kernels:
 	$(GO) run ./t/kernels $(KERNELS)
 
 test-guests: setup wcfs
-	$(GO) run ./t/gotest -count=1 -timeout 30m ./t/guests/...
+	$(GO) run ./t/gotest -count=1 -timeout 30m ./qemu/... ./t/guest/...
 
 # Long runs of the random tests.
 soak: setup wcfs

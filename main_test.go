@@ -161,7 +161,8 @@ func TestDomains(t *testing.T) {
 		t.Error("domains are not told apart by uname and credential")
 	}
 	for _, name := range []string{"", nobody} {
-		if d.get(name, "unix:0") == d.get(name, "unix:0") {
+		first, second := d.get(name, "unix:0"), d.get(name, "unix:0")
+		if first == second {
 			t.Errorf("two connections of %q are one domain", name)
 		}
 	}
