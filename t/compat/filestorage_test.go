@@ -50,6 +50,9 @@ func (b *pyBackend) Undo(t testing.TB, tid zodb.Tid) zodb.Tid {
 	return b.w.Do(t, "undo", b.name, py.Request{"tid": tid.String()}).TidOf(t)
 }
 
+// ForgetsDeletions is what the pack of FileStorage does.
+func (*pyBackend) ForgetsDeletions() {}
+
 func (b *pyBackend) Pack(t testing.TB, at zodb.Tid) {
 	t.Helper()
 	b.w.Do(t, "pack", b.name, py.Request{"tid": at.String()})

@@ -155,6 +155,7 @@ func testPack(e *env) {
 		txns := e.model.after(0)
 		at := txns[len(txns)*2/3].Tid
 		floor.Store(uint64(at))
+		e.packed.Store(uint64(at))
 		b.Pack(e.T, at)
 		for range 20 {
 			e.step(oids)

@@ -80,6 +80,9 @@ func (e *env) check(stor zodb.Storage, oid zodb.Oid, at zodb.Tid) error {
 	}
 	rec, err := stor.LoadAt(ctx, oid, at)
 	want, ok := e.model.at(oid, at)
+	if _, forgets := e.back.(ForgetsDeletions); forgets && ok && want.data == nil && want.tid <= zodb.Tid(e.packed.Load()) {
+		return nil
+	}
 	if err := e.checkAnswer("LoadAt", oid, at, err, want, ok); err != nil {
 		return err
 	}

@@ -14,6 +14,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"strconv"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -48,6 +49,13 @@ type Deleter interface {
 // nothing refers to must survive it (pack without garbage collection).
 type Packer interface {
 	Pack(t testing.TB, at zodb.Tid)
+}
+
+// ForgetsDeletions is implemented by backends whose pack drops deletions and can keep what was deleted, as
+// that of Python's FileStorage does where a later undo brought the object back: between deletion and
+// undo the object then seems to exist, for Python too.
+type ForgetsDeletions interface {
+	ForgetsDeletions()
 }
 
 // LooseAbsence is implemented by backends whose protocol cannot tell apart an object that never
@@ -111,6 +119,8 @@ type env struct {
 	loose bool
 	rnd   *rand.Rand // used by the test's own goroutine only
 	model *model
+
+	packed atomic.Uint64 // the tid packed to
 }
 
 // open opens the database and closes it when the test ends.
