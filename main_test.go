@@ -61,7 +61,7 @@ func TestCycles(t *testing.T) {
 		if err != nil || string(text) != s.core.Head().String() {
 			t.Fatalf("head/at is %q, %v", text, err)
 		}
-		target, err := dialTarget(p.ctx, "unix:"+sock, p9srv.DialOptions{})
+		target, err := dialTarget(p.ctx, "unix:"+sock, "", p9srv.DialOptions{})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -152,8 +152,8 @@ func isNineScheme(scheme string) bool {
 // nineTarget is the tree behind a 9P address.
 type nineTarget struct{ c *p9srv.Client }
 
-func dialTarget(ctx context.Context, addr string, o p9srv.DialOptions) (target, error) {
-	c, err := p9srv.NewClient(ctx, addr, "", o)
+func dialTarget(ctx context.Context, addr, aname string, o p9srv.DialOptions) (target, error) {
+	c, err := p9srv.NewClient(ctx, addr, aname, o)
 	if err != nil {
 		return nil, err
 	}

@@ -67,7 +67,7 @@ func (c *statusCmd) Run(p *program) error {
 // overNine asks a 9P server; when ctx ends the connection does.
 func (c *statusCmd) overNine(ctx context.Context) (fusesrv.Report, error) {
 	var r fusesrv.Report
-	t, err := dialTarget(ctx, c.Target, c.Dial)
+	t, err := dialTarget(ctx, c.Target, "", c.Dial)
 	if err != nil {
 		return r, err
 	}

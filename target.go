@@ -39,6 +39,8 @@ type targetArgs struct {
 	Target string `arg:"" help:"Mount directory, database URL, or 9P address (unix:PATH, tcp:HOST:PORT)."`
 	Path   string `arg:"" help:"Path in the tree, like head/bigfile."`
 
+	Aname string `placeholder:"PATH" help:"With a 9P address: the subtree to attach to, such as /head; PATH is below it."`
+
 	Dial p9srv.DialOptions `embed:""`
 	storageOptions
 }
@@ -48,7 +50,7 @@ func (a *targetArgs) openTarget(p *program) (target, error) {
 	scheme, _, ok := strings.Cut(a.Target, ":")
 	switch {
 	case ok && isNineScheme(scheme):
-		return dialTarget(p.ctx, a.Target, a.Dial)
+		return dialTarget(p.ctx, a.Target, a.Aname, a.Dial)
 	case ok && !strings.Contains(scheme, "/"):
 		return openZodbTarget(p, a.Target, &a.storageOptions)
 	}

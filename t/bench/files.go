@@ -48,8 +48,10 @@ func (b *bench) database(name string, size int64, kind zgen.Kind) (path string, 
 			tx = db.Begin()
 		}
 	}
-	_, err = tx.Commit()
-	return path, oid, errors.Join(err, w.WriteIndex())
+	if _, err := tx.Commit(); err != nil {
+		return "", 0, err
+	}
+	return path, oid, errors.Join(w.WriteIndex(), flush(path))
 }
 
 // mount is a server process of ours, or of the bare one.
@@ -103,6 +105,17 @@ func (m *mount) close() {
 	m.cmd.Process.Signal(syscall.SIGTERM)
 	m.cmd.Wait()
 	unix.Unmount(m.dir, unix.MNT_DETACH)
+}
+
+// rss is the resident memory of the server in MiB.
+func (m *mount) rss() (float64, error) {
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/statm", m.cmd.Process.Pid))
+	if err != nil {
+		return 0, err
+	}
+	var total, resident float64
+	_, err = fmt.Sscan(string(text), &total, &resident)
+	return resident * float64(os.Getpagesize()) / (1 << 20), err
 }
 
 func (m *mount) head(oid zodb.Oid) string { return filepath.Join(m.dir, "head/bigfile", oid.String()) }
@@ -159,6 +172,15 @@ func forget(path string) error {
 	}
 	defer f.Close()
 	return unix.Fadvise(int(f.Fd()), 0, 0, unix.FADV_DONTNEED)
+}
+
+// flush writes a file to disk: only then can it be dropped from the page cache.
+func flush(path string) error {
+	f, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	return errors.Join(f.Sync(), f.Close())
 }
 
 // copyTo copies the content of a file.

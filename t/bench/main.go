@@ -48,6 +48,8 @@ func suites() []suite {
 		{"open", open},
 		{"tracked", tracked},
 		{"watches", watches},
+		{"setup", setup},
+		{"memory", memory},
 		{"9p", plugin(p9.Rows)},
 		{"zeo", plugin(zeo.Rows)},
 		{"rel", plugin(rel.Rows)},

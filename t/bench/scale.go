@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"wcfs/zcore"
@@ -130,7 +131,7 @@ func watches(ctx context.Context, b *bench) ([]Row, error) {
 			return nil, err
 		}
 		for range n {
-			if err := c.watch(ctx); err != nil {
+			if err := c.watch(ctx, c.Head()); err != nil {
 				return nil, err
 			}
 		}
@@ -151,18 +152,57 @@ func watches(ctx context.Context, b *bench) ([]Row, error) {
 	return []Row{cost("read of a head block, 1000 and 1 watches", large, small, 1.5)}, err
 }
 
-// watch opens a link and watches the file at head.
-func (c *core) watch(ctx context.Context) error {
+// setup sets a watch up at a revision after which 100 blocks changed, with many and with few tracked blocks.
+func setup(ctx context.Context, b *bench) ([]Row, error) {
+	var took [2]func() (time.Duration, error)
+	for i, n := range []int{1e6, 1e4} {
+		c, err := newCore(ctx, n)
+		if c != nil && c.stop != nil {
+			defer c.stop()
+		}
+		if err != nil {
+			return nil, err
+		}
+		at := c.Head()
+		for round := range 10 {
+			if err := c.commit(round, n); err != nil {
+				return nil, err
+			}
+		}
+		took[i] = func() (time.Duration, error) {
+			return timed(func() error { return c.watch(ctx, at) })
+		}
+	}
+	large, small, err := b.pair(took[0], took[1])
+	return []Row{cost("watch set-up, 100 changed of 10^6 and 10^4 tracked", large, small, 2)}, err
+}
+
+// watch opens a link, watches the file as of at, and acknowledges every pin.
+func (c *core) watch(ctx context.Context, at zodb.Tid) error {
 	l, err := c.OpenLink(c.Host(), nil)
 	if err != nil {
 		return err
 	}
-	if _, err := l.Write(ctx, fmt.Appendf(nil, "1 watch %s @%s\n", c.oid, c.Head())); err != nil {
+	if _, err := l.Write(ctx, fmt.Appendf(nil, "1 watch %s @%s\n", c.oid, at)); err != nil {
 		return err
 	}
-	p, err := l.Read(ctx, 4096)
-	if err == nil && string(p) != "1 ok\n" {
-		err = errors.New(string(p))
+	for {
+		p, err := l.Read(ctx, 1<<16)
+		if err != nil {
+			return err
+		}
+		for line := range strings.Lines(string(p)) {
+			stream, msg, _ := strings.Cut(strings.TrimSpace(line), " ")
+			switch {
+			case stream == "1" && msg == "ok":
+				return nil
+			case strings.HasPrefix(msg, "pin "):
+				if _, err := l.Write(ctx, []byte(stream+" ack\n")); err != nil {
+					return err
+				}
+			default:
+				return errors.New(line)
+			}
+		}
 	}
-	return err
 }

@@ -61,6 +61,9 @@ func TestLook(t *testing.T) {
 			t.Errorf("ls -l %s head/at: %q", target, out)
 		}
 	}
+	if got := mustRun(t, "cat", "--aname", "/head", "unix:"+sock, "at"); got != man.Head.String() {
+		t.Errorf("cat of at below /head: %q", got)
+	}
 	p.end()
 }
 
