@@ -20,9 +20,10 @@ type FileDelta struct {
 
 // Save tells what a changed block was before the commit, as far as that is known.
 type Save struct {
-	Hole    bool
-	Hash    uint64 // of the old content
-	HasHash bool
+	Hole   bool
+	ZBlk   zodb.Oid // that it was, if no hole
+	Serial zodb.Tid // of the ZBlk as last loaded; 0: what readers were given is not known
+	Hash   uint64   // of that content; 0 where it lies as it is in a file and was not looked at
 }
 
 // FileChanged says that a ZBigFile object itself changed after it was looked up, which cannot be served.
@@ -286,7 +287,7 @@ func (t *Tail) apply(c zodb.Commit, to touched, moved map[*File][]remap, sizes m
 		slices.Sort(d.Blocks)
 		for _, blk := range d.Blocks {
 			b := f.find(blk)
-			d.Old = append(d.Old, Save{Hole: b.m.Hole, Hash: b.hash, HasHash: b.zserial != 0})
+			d.Old = append(d.Old, Save{Hole: b.m.Hole, ZBlk: b.m.ZBlk, Serial: b.zserial, Hash: b.hash})
 			b.changed(c.Tid, t.tail)
 			if c.Gap != 0 { // when in the gap it changed is found out when somebody asks
 				b.revs, b.since, b.base, b.pathMax = nil, c.Tid, 0, c.Tid

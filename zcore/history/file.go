@@ -33,7 +33,7 @@ type block struct {
 	pathMax zodb.Tid   // largest serial of the nodes on its path as of since
 	zserial zodb.Tid   // serial of the ZBlk as last loaded, 0 if unknown
 	base    zodb.Tid   // BlkRevAt(since), 0 if not asked for yet
-	hash    uint64     // of the content with serial zserial
+	hash    uint64     // of the content with serial zserial; 0 if not known
 	revs    []zodb.Tid // changes after since, ascending; of those <= tail only the newest
 }
 

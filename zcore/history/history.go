@@ -57,6 +57,7 @@ type Tail struct {
 	nodes    *mvcc[*btree.Node]     // mu
 	blocks   *mvcc[*Block]          // mu
 	calls    map[callKey]*call      // mu; block loads under way
+	shapes   shapes                 // has its own mutex, a leaf
 	trimmed  time.Time              // mu; when the list was last trimmed
 }
 
@@ -101,6 +102,7 @@ func New(stor zodb.Storage, t0 zodb.Tid, opts Options) *Tail {
 		nodes:    newMVCC[*btree.Node](opts.NodeBytes),
 		blocks:   newMVCC[*Block](opts.BlockBytes),
 		calls:    map[callKey]*call{},
+		shapes:   shapes{m: map[zodb.Oid]shape{}},
 	}
 }
 

@@ -54,6 +54,7 @@ type machine struct {
 	files map[zodb.Oid]*File
 	seen  map[zodb.Oid]map[Blk]bool // tracked
 	reads []*pendingRead
+	loads []*pendingLoad
 	slow  []*slowRead
 }
 
@@ -62,6 +63,8 @@ type slowStore struct{ *memstorage.Store }
 
 // slowRead is a reader whose first load is held back.
 type slowRead struct {
+	f               *File
+	blk             Blk
 	parked, release chan struct{}
 	done            chan error
 }
@@ -86,9 +89,13 @@ func (m *machine) beginSlow() error {
 	if f == nil || err != nil {
 		return err
 	}
-	r := &slowRead{make(chan struct{}, 1), make(chan struct{}), make(chan error, 1)}
+	blk := Blk(m.rng.Int64N(45))
+	if n := len(m.slow); n > 0 && m.rng.IntN(4) == 0 { // maybe a load of another revision
+		f, blk = m.slow[n-1].f, m.slow[n-1].blk
+	}
+	r := &slowRead{f, blk, make(chan struct{}, 1), make(chan struct{}), make(chan error, 1)}
 	ctx := context.WithValue(m.ctx, slowKey{}, r)
-	v, blk, hold := m.view, Blk(m.rng.Int64N(45)), m.tail.Hold(m.view)
+	v, hold := m.view, m.tail.Hold(m.view)
 	joined := m.rng.IntN(2) == 0 // sometimes the lookup is fast, so that the block load is held back
 	go func() {
 		defer hold.Release()
@@ -140,6 +147,12 @@ type pendingRead struct {
 	hold *Hold
 }
 
+// pendingLoad is a reader that has loaded what it tracked and not said so yet.
+type pendingLoad struct {
+	r *pendingRead
+	b *Block
+}
+
 func runHistory(seed uint64) (err error) {
 	m := &machine{
 		ctx: context.Background(), rng: rand.New(rand.NewPCG(seed, 1)), stor: &slowStore{memstorage.New()},
@@ -181,13 +194,17 @@ func (m *machine) step() error {
 func (m *machine) between() error {
 	for range m.rng.IntN(4) {
 		var err error
-		switch m.rng.IntN(8) {
+		switch m.rng.IntN(10) {
 		case 0, 1, 2:
 			err = m.beginRead()
 		case 3:
 			err = m.beginSlow()
 		case 4:
 			err = m.endSlow()
+		case 5: // also while a commit is between its steps
+			err = m.query()
+		case 6:
+			m.endLoads()
 		default:
 			err = m.endRead()
 		}
@@ -269,8 +286,18 @@ func (m *machine) endRead() error {
 	if want := trimZeros(m.db.Data(r.f.Oid, r.blk, r.v)); string(want) != string(b.Data) {
 		return fmt.Errorf("f<%s>[%d]@%s: content of serial %s is wrong", r.f.Oid, r.blk, r.v, b.Serial)
 	}
-	m.tail.Loaded(r.f, r.blk, r.v, r.m, b.Serial, b.Hash)
+	m.loads = append(m.loads, &pendingLoad{r, b})
+	if m.rng.IntN(3) > 0 {
+		m.endLoads()
+	}
 	return nil
+}
+
+func (m *machine) endLoads() {
+	for _, l := range m.loads {
+		m.tail.Loaded(l.r.f, l.r.blk, l.r.v, l.r.m, l.b.Serial, l.b.Hash)
+	}
+	m.loads = nil
 }
 
 // commit takes a batch through publish, delta and view, with readers in between.
@@ -320,6 +347,9 @@ func (m *machine) checkDelta(c zodb.Commit) error {
 	blks := map[zodb.Oid][]Blk{}
 	for _, d := range got {
 		blks[d.File.Oid] = d.Blocks
+		if err := m.checkOld(d, c); err != nil {
+			return err
+		}
 	}
 	for oid := range m.files {
 		want := map[Blk]bool{}
@@ -340,6 +370,27 @@ func (m *machine) checkDelta(c zodb.Commit) error {
 		}
 		if c.Gap == 0 && len(want) != len(blks[oid]) {
 			return fmt.Errorf("δF(%s) of f<%s> is %v, want %v", c.Tid, oid, blks[oid], want)
+		}
+	}
+	return nil
+}
+
+// checkOld checks what a delta says of the content that is no more.
+func (m *machine) checkOld(d FileDelta, c zodb.Commit) error {
+	before := c.Tid - 1
+	if c.Gap != 0 {
+		before = c.Gap
+	}
+	for i, old := range d.Old {
+		blk := d.Blocks[i]
+		if hole := m.db.Zblk(d.File.Oid, blk, before) == 0; old.Hole != hole {
+			return fmt.Errorf("δF(%s) of f<%s>[%d]: was a hole: %v", c.Tid, d.File.Oid, blk, old.Hole)
+		}
+		if zblk := m.db.Zblk(d.File.Oid, blk, before); old.ZBlk != zblk {
+			return fmt.Errorf("δF(%s) of f<%s>[%d]: was ZBlk %s, want %s", c.Tid, d.File.Oid, blk, old.ZBlk, zblk)
+		}
+		if old.Serial != 0 && !old.Hole && old.Hash != m.tail.Hash(m.db.Data(d.File.Oid, blk, before)) {
+			return fmt.Errorf("δF(%s) of f<%s>[%d]: the hash is not that of the old content", c.Tid, d.File.Oid, blk)
 		}
 	}
 	return nil

@@ -110,6 +110,8 @@ func (t *Tail) RevUpper(f *File, blk Blk, v zodb.Tid) zodb.Tid {
 	switch {
 	case b.base != 0:
 		return b.base
+	case len(b.revs) > 0: // it changed after v: m and zserial are what it is now
+		return b.since
 	case b.m.Hole:
 		return max(t.t0, f.Epoch, b.pathMax)
 	case b.zserial != 0:

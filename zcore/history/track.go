@@ -151,7 +151,7 @@ func (t *Tail) dropBlk(f *File, blk Blk, m Mapping) {
 	}
 }
 
-// Loaded remembers serial and hash of the content that a tracked block had at view v.
+// Loaded remembers serial and hash (0: not known) of the content that a tracked block had at view v.
 func (t *Tail) Loaded(f *File, blk Blk, v zodb.Tid, m Mapping, serial zodb.Tid, hash uint64) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
