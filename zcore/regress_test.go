@@ -264,6 +264,30 @@ func TestSecondReadWaitsForQueuedPin(t *testing.T) {
 	}
 }
 
+// The bound below which a file has no watch must not rise over one that entered while a reader looked.
+func TestWatchEntersWhileAReaderLooks(t *testing.T) {
+	w := newWorld(t, Options{}, map[Blk]string{0: "a0", 1: "b0"})
+	at0 := w.db.Head()
+	w.want(0, "a0")
+	at1 := w.commit(map[Blk]string{0: "a1", 1: "b1"})
+	l1 := w.link()
+	w.wantPins(l1.pins(w.f, at1), nil)
+	w.commit(map[Blk]string{0: "a2"})
+	newer := l1.l.watches()[0]
+	newer.mu.Lock()
+	looking := background(func() string { return w.read(0) })
+	mustNot(t, "a read passes a watch without a look at it", looking)
+	l2 := w.link()
+	w.wantPins(l2.pins(w.f, at0), map[Blk]zodb.Tid{0: at0})
+	newer.mu.Unlock()
+	l1.want(fmt.Sprintf("2 pin %s #0 @%s", w.f, at1))
+	l1.send("2 ack")
+	if s := <-looking; s != "a2" {
+		t.Fatalf("got %q", s)
+	}
+	w.readPinned(l2, 4, 1, at0, "b1")
+}
+
 func TestReadDoesNotJoinALoadBegunBeforeTheCommit(t *testing.T) {
 	w := newWorld(t, Options{}, map[Blk]string{0: "a0"})
 	if _, err := w.core.Lookup(context.Background(), w.f); err != nil {
@@ -475,5 +499,22 @@ func TestBlockIsLeftAloneWhileItsReadIsUnderWay(t *testing.T) {
 		t.Errorf("dropped %s after the answer", took)
 	}
 	close(stop)
+	w.announced(tid)
+}
+
+func TestWatchSetUpBetweenDeltaAndViewOfAHole(t *testing.T) {
+	w := newWorld(t, Options{}, map[Blk]string{0: "a0", 9: "z"})
+	if _, err := w.core.Lookup(context.Background(), w.f); err != nil {
+		t.Fatal(err)
+	}
+	at0 := w.db.Head()
+	w.announced(w.tx(func(tx *zgen.Tx) { tx.Touch(w.f, 0) })) // the ZBlk is newer than the path to it
+	w.want(0, "a0")
+	reached, release := w.stopAt(StepDelta)
+	defer release()
+	tid := w.tx(func(tx *zgen.Tx) { tx.Punch(w.f, 0) })
+	w.must("delta", reached)
+	w.wantPins(w.link().pins(w.f, at0), map[Blk]zodb.Tid{0: at0})
+	release()
 	w.announced(tid)
 }
