@@ -54,17 +54,21 @@ func TestIsolation(t *testing.T) {
 	defer head.Close()
 	rnd := rand.New(rand.NewPCG(seed, 1000))
 	commits := 0
-	for end := time.Now().Add(long); time.Now().Before(end) && !stop.Load(); commits++ {
+	began := time.Now()
+	enough := func() bool { return time.Since(began) > long && looks.Load() >= 200 && pinned.Load() > 0 }
+	for ; !enough() && !stop.Load() && time.Since(began) < long+patience; commits++ {
 		w.commit(func(tx *zgen.Tx) { randomChange(tx, w, rnd) })
 		if rnd.IntN(8) == 0 {
 			unix.Fadvise(int(head.Fd()), 0, 0, unix.FADV_DONTNEED)
 		}
-		time.Sleep(time.Duration(rnd.IntN(10)) * time.Millisecond) // load, not synchronisation
+		for end := time.Now().Add(patience); int64(commits) > looks.Load()+50 && time.Now().Before(end) && !stop.Load(); {
+			time.Sleep(time.Millisecond) // the clients are to see something of it
+		}
 	}
 	stop.Store(true)
 	wg.Wait()
 	t.Logf("%d commits, %d looks, %d pins seen", commits, looks.Load(), pinned.Load())
-	if commits < 20 || looks.Load() < 100 || pinned.Load() == 0 {
+	if commits < 20 || looks.Load() < 200 || pinned.Load() == 0 {
 		t.Error("too little happened to mean anything")
 	}
 	if n := w.stat("pinkill"); n != 0 {
