@@ -132,6 +132,7 @@ func (fs *fileSystem) Open(cancel <-chan struct{}, in *fuse.OpenIn, out *fuse.Op
 		}
 		return r.status(err)
 	}
+	h = fs.qemu.bound(h, kind, in.Caller.Pid)
 	out.Fh = fs.files.add(&file{in: ino, kind: kind, handle: h})
 	out.OpenFlags = openFlags(kind)
 	fs.inodes.use(ino, +1)

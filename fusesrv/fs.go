@@ -31,6 +31,7 @@ type fileSystem struct {
 	inodes *inodes
 	files  *files
 	gate   gate
+	qemu   qemuReads
 }
 
 var _ fuse.RawFileSystem = (*fileSystem)(nil)
