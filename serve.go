@@ -22,6 +22,8 @@ type serveCmd struct {
 	PinTimeout time.Duration `name:"pintimeout" default:"30s" help:"Kill clients that do not acknowledge a pin within this time."`
 	ReadAhead  int           `name:"read-ahead-kb" placeholder:"KB" help:"Raise the kernel's read-ahead for the mount; 1024 is good for sequential readers."`
 
+	DebugAddr  string        `name:"debug-addr" placeholder:"HOST:PORT" help:"Serve profiles of this process (pprof) at this loopback address."`
+
 	storageOptions
 	nineOptions
 
@@ -52,6 +54,7 @@ type server struct {
 	bound []string        // where it listens
 
 	stopReload func() // nil without TLS
+	stopDebug  func() // nil without --debug-addr
 	stopRun    context.CancelFunc
 	runDone    chan error // gets what core.Run returned
 	autoexit   bool
@@ -65,6 +68,11 @@ func (c *serveCmd) start(p *program) (_ *server, err error) {
 			s.close()
 		}
 	}()
+	if c.DebugAddr != "" {
+		if s.stopDebug, err = p.listenDebug(c.DebugAddr); err != nil {
+			return nil, err
+		}
+	}
 	if s.stor, err = openStorage(p.ctx, c.ZURL, &c.storageOptions); err != nil {
 		return nil, err
 	}
@@ -162,6 +170,9 @@ func (s *server) close() error {
 	}
 	if s.stor != nil {
 		s.stor.Close()
+	}
+	if s.stopDebug != nil {
+		s.stopDebug()
 	}
 	return errors.Join(errs...)
 }

@@ -124,7 +124,11 @@ func (b *BaseFile) Read(ctx context.Context, dom *Domain, size int, off int64) (
 	if err != nil {
 		return Data{}, err
 	}
-	return d, c.waitPins(wctx, msgs)
+	if err := c.waitPins(wctx, msgs); err != nil {
+		d.Done()
+		return Data{}, err
+	}
+	return d, nil
 }
 
 // protectBase has the watch pin a block if it changed between its base and its at.
@@ -135,6 +139,7 @@ func (w *clientWatch) protectBase(ctx context.Context, blk Blk) (*pinMsg, error)
 		if err != nil {
 			return nil, err
 		}
+		w.l.c.step(StepPinDecide)
 		w.mu.Lock()
 		if w.at == at {
 			var m *pinMsg

@@ -108,7 +108,7 @@ func (c *Core) dropBlk(ctx context.Context, f *HeadFile, blk Blk, ch change, t z
 // saveOld keeps the old content of a wholly cached block under its @rev. What the kernel returns is
 // taken only when it is what is known to have been loaded: a wrong page there would be for ever.
 func (c *Core) saveOld(ctx context.Context, f *HeadFile, blk Blk, ch change) {
-	if !ch.save.Hole && !ch.save.HasHash || f.h.Blksize%c.pageSize != 0 {
+	if !ch.save.Hole && ch.save.Serial == 0 || f.h.Blksize%c.pageSize != 0 {
 		return
 	}
 	off := int64(blk) * f.h.Blksize
@@ -120,24 +120,20 @@ func (c *Core) saveOld(ctx context.Context, f *HeadFile, blk Blk, ch change) {
 	if n, err := c.pc.Retrieve(f.Oid(), off, probe); err != nil || n < len(probe) {
 		return
 	}
-	data := make([]byte, f.h.Blksize)
-	if n, err := c.pc.Retrieve(f.Oid(), off, data); err != nil || n < len(data) {
-		return
-	}
-	want := ch.save.Hash
-	if ch.save.Hole {
-		want = c.tail.Hash(nil)
-	}
-	if c.tail.Hash(data) != want {
+	data, giveBack := c.buffer(f.h.Blksize)
+	if n, err := c.pc.Retrieve(f.Oid(), off, data); err != nil || n < len(data) || !c.isOld(ctx, data, ch) {
+		giveBack()
 		return
 	}
 	rev, err := c.tail.BlkRevAt(ctx, f.h, blk, ch.tid-1)
 	if err != nil {
+		giveBack()
 		return
 	}
 	stored := make(chan struct{})
 	go func() {
 		defer close(stored)
+		defer giveBack()
 		if err := c.pc.StoreRev(rev, f.Oid(), off, data); err != nil {
 			c.log.Debug("old block not kept in the page cache", "file", f.Oid(), "blk", blk, "rev", rev, "cause", err)
 		}
@@ -149,8 +145,25 @@ func (c *Core) saveOld(ctx context.Context, f *HeadFile, blk Blk, ch change) {
 	}
 }
 
+// isOld reports whether data is what the block was before the change. Where that was not looked at when it
+// was read, it is taken from the database, in place of what data holds.
+func (c *Core) isOld(ctx context.Context, data []byte, ch change) bool {
+	switch {
+	case ch.save.Hole:
+		return c.tail.Hash(data) == c.tail.Hash(nil)
+	case ch.save.Hash != 0:
+		return c.tail.Hash(data) == ch.save.Hash
+	}
+	ok, err := c.copyPlain(ctx, data, ch.save.ZBlk, ch.tid-1, ch.save.Serial)
+	if err != nil {
+		c.log.Debug("old block not kept in the page cache", "zblk", ch.save.ZBlk, "cause", err)
+	}
+	return ok
+}
+
 // upload stores the whole of a block that was read in part, if it still is what was read.
-func (c *Core) upload(f *HeadFile, blk Blk, v zodb.Tid, m history.Mapping, b *history.Block) {
+func (c *Core) upload(f *HeadFile, g blkData) {
+	blk := g.r.blk
 	select {
 	case f.uploads <- struct{}{}:
 		defer func() { <-f.uploads }()
@@ -162,14 +175,20 @@ func (c *Core) upload(f *HeadFile, blk Blk, v zodb.Tid, m history.Mapping, b *hi
 		return
 	}
 	defer unlock()
-	if !c.tail.Unchanged(f.h, blk, v, m) {
+	if !c.tail.Unchanged(f.h, blk, g.r.view, g.m) {
 		return
 	}
 	c.step(StepUpload)
-	data := b.Data
+	data := g.b.mem
 	if int64(len(data)) < f.h.Blksize {
-		data = make([]byte, f.h.Blksize)
-		copy(data, b.Data)
+		whole, giveBack := c.buffer(f.h.Blksize)
+		defer giveBack()
+		data = whole
+		if g.b.plain.File == nil {
+			clear(data[copy(data, g.b.mem):])
+		} else if ok, err := c.copyPlain(c.ctx, data, g.m.ZBlk, g.r.view, g.serial); !ok || err != nil {
+			return // it is only a help
+		}
 	}
 	if err := c.pc.Upload(f.Oid(), int64(blk)*f.h.Blksize, data); err != nil && !errors.Is(err, context.Canceled) {
 		c.log.Debug("block not uploaded", "file", f.Oid(), "blk", blk, "cause", err)

@@ -55,8 +55,9 @@ type Core struct {
 	host *Domain
 	pc   PageCache // set before Run; nil without a FUSE front
 
-	zeros    []byte // what holes are answered from
-	pageSize int64  // of the page cache, bytes
+	zeros    []byte    // what holes are answered from
+	buffers  sync.Pool // of *[]byte, a block long
+	pageSize int64     // of the page cache, bytes
 
 	ctx    context.Context // ends with EIO mode or after Run
 	cancel context.CancelCauseFunc

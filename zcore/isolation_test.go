@@ -39,7 +39,9 @@ func TestIsolation(t *testing.T) {
 		if err := s.run(); err != nil {
 			t.Fatalf("go test -run TestIsolation -seed %d: %v", s.seed, err)
 		}
+		s.k.mu.Lock() // uploads may still be under way
 		saved, puts = saved+s.k.saved, puts+s.k.puts
+		s.k.mu.Unlock()
 	}
 	t.Logf("%d blocks kept under @rev, %d uploads", saved, puts)
 	if *seedFlag == 0 && (saved == 0 || puts == 0) {
@@ -51,6 +53,7 @@ type sim struct {
 	t    *testing.T
 	seed uint64
 	stor *memstorage.Store
+	ext  *extents // nil: blocks are in memory
 	db   *zgen.DB
 	core *Core
 	k    *simKernel
@@ -61,6 +64,11 @@ type sim struct {
 
 func newSim(t *testing.T, seed uint64) *sim {
 	s := &sim{t: t, seed: seed, stor: memstorage.New(), rng: rand.New(rand.NewPCG(seed, 9))}
+	stor := zodb.Storage(s.stor)
+	if seed%2 == 0 {
+		s.ext = newExtents(t, s.stor, 20)
+		stor = s.ext
+	}
 	s.db = zgen.New(s.stor, zgen.Options{LeafMax: 3, NodeMax: 3, ChunkSize: 16})
 	for range 1 + s.rng.IntN(6) {
 		if _, err := s.db.Random(s.rng, zgen.Mix{MaxFiles: 2, MaxBlk: 12}); err != nil {
@@ -68,7 +76,7 @@ func newSim(t *testing.T, seed uint64) *sim {
 		}
 	}
 	var err error
-	s.core, err = New(context.Background(), s.stor, Options{
+	s.core, err = New(context.Background(), stor, Options{
 		Grace: 20 * time.Microsecond, PinTimeout: time.Minute, Step: s.step,
 		Log: slog.New(slog.NewTextHandler(io.Discard, nil)),
 	})
@@ -136,6 +144,9 @@ func (s *sim) run() error {
 	}
 	cancel()
 	err = errors.Join(err, <-served)
+	if s.ext != nil {
+		err = errors.Join(err, s.ext.check())
+	}
 	s.k.mu.Lock()
 	defer s.k.mu.Unlock()
 	return errors.Join(err, s.k.wrong)
@@ -336,6 +347,9 @@ func (c *simClient) readRev(ctx context.Context, rev zodb.Tid, off int64) (strin
 	}
 	d, err := r.Read(ctx, simPage, off)
 	text := dataText(d)
+	if d.Done != nil {
+		d.Done()
+	}
 	return text + strings.Repeat("\x00", simPage-len(text)), err
 }
 

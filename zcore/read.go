@@ -163,7 +163,7 @@ func (f *HeadFile) Read(ctx context.Context, dom *Domain, size int, off int64) (
 	if err := errors.Join(errs...); err != nil {
 		for _, g := range got {
 			if g.r != nil {
-				g.r.end()
+				g.end()
 			}
 		}
 		return Data{}, firstError(errs)
@@ -175,11 +175,11 @@ func (f *HeadFile) Read(ctx context.Context, dom *Domain, size int, off int64) (
 func (f *HeadFile) answer(dom *Domain, size int, parts []part, got []blkData) Data {
 	var d Data
 	for i, p := range parts {
-		d.Pieces = f.c.appendPieces(d.Pieces, got[i].b.Data, p.off, p.len)
+		d.Pieces = f.c.appendPieces(d.Pieces, got[i].b, p.off, p.len)
 	}
 	d.Done = func() {
 		for _, g := range got {
-			g.r.end()
+			g.end()
 		}
 		if dom.local && f.c.pc != nil && size <= uploadMax && int64(size) < f.h.Blksize {
 			for _, g := range got {
@@ -196,7 +196,7 @@ func (f *HeadFile) maybeUpload(g blkData) {
 	if g.m.Hole || f.h.Blksize%f.c.pageSize != 0 || (int64(g.r.blk)+1)*f.h.Blksize > end {
 		return
 	}
-	go f.c.upload(f, g.r.blk, g.r.view, g.m, g.b)
+	go f.c.upload(f, g)
 }
 
 func firstError(errs []error) error {
@@ -210,9 +210,16 @@ func firstError(errs []error) error {
 
 // blkData is a block as a reader may be shown it: every older watch of its domain is pinned.
 type blkData struct {
-	r *read
-	m history.Mapping
-	b *history.Block
+	r      *read
+	m      history.Mapping
+	b      content
+	serial zodb.Tid // of the ZBlk
+}
+
+// end is called when the reply has been written, or when there is none.
+func (g blkData) end() {
+	g.r.end()
+	g.b.release()
 }
 
 // readBlk is the order of events of a read: view, look up, track and check, load, pins.
@@ -225,22 +232,23 @@ func (f *HeadFile) readBlk(ctx context.Context, dom *Domain, blk Blk) (blkData, 
 		return blkData{}, err
 	}
 	c.step(StepReadTrack)
-	b := &history.Block{}
+	g := blkData{r: r, m: m}
 	if !m.Hole {
-		if b, err = c.tail.Block(ctx, m.ZBlk, r.view, f.h.Blksize); err != nil {
+		var hash uint64
+		if g.b, g.serial, hash, err = c.loadContent(ctx, m.ZBlk, r.view, f.h.Blksize); err != nil {
 			r.end()
 			return blkData{}, c.ioError(ctx, err, "read block", m.ZBlk, r.view)
 		}
 		c.noteAnswer(nil)
-		c.tail.Loaded(f.h, blk, r.view, m, b.Serial, b.Hash)
+		c.tail.Loaded(f.h, blk, r.view, m, g.serial, hash)
 	}
 	c.step(StepReadLoad)
 	if err := f.pinReaders(ctx, dom, blk, r.view); err != nil {
-		r.end()
+		g.end()
 		return blkData{}, err
 	}
 	c.step(StepReadPins)
-	return blkData{r, m, b}, nil
+	return g, nil
 }
 
 // trackBlk looks the block up and tracks it, until no published commit after the view touches that.
@@ -280,19 +288,4 @@ func splitBlocks(off int64, size int, blksize int64) []part {
 		off, size = off+int64(n), size-n
 	}
 	return parts
-}
-
-// appendPieces appends n bytes at off of a block whose trailing zeros are cut.
-func (c *Core) appendPieces(ps []Piece, data []byte, off int64, n int) []Piece {
-	if off < int64(len(data)) {
-		k := min(n, len(data)-int(off))
-		ps = append(ps, Piece{Mem: data[off : off+int64(k)]})
-		n -= k
-	}
-	for n > 0 {
-		k := min(n, len(c.zeros))
-		ps = append(ps, Piece{Mem: c.zeros[:k]})
-		n -= k
-	}
-	return ps
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 
-	"wcfs/zcore/history"
 	"wcfs/zcore/zdata"
 	"wcfs/zcore/zodb"
 )
@@ -108,27 +107,35 @@ func (r *RevFile) Read(ctx context.Context, size int, off int64) (Data, error) {
 	ctx, done := r.c.within(ctx)
 	defer done()
 	var d Data
+	var got []content
+	d.Done = func() {
+		for _, b := range got {
+			b.release()
+		}
+	}
 	for _, p := range splitBlocks(off, size, r.bf.Blksize) {
 		b, err := r.readBlk(ctx, p.blk)
 		if err != nil {
+			d.Done()
 			return Data{}, err
 		}
-		d.Pieces = r.c.appendPieces(d.Pieces, b.Data, p.off, p.len)
+		got = append(got, b)
+		d.Pieces = r.c.appendPieces(d.Pieces, b, p.off, p.len)
 	}
 	return d, nil
 }
 
-func (r *RevFile) readBlk(ctx context.Context, blk Blk) (*history.Block, error) {
+func (r *RevFile) readBlk(ctx context.Context, blk Blk) (content, error) {
 	m, _, err := r.c.tail.Lookup(ctx, r.bf, blk, r.rev)
 	if err != nil {
-		return nil, r.c.ioError(ctx, err, fmt.Sprintf("look up block %d of", blk), r.bf.Oid, r.rev)
+		return content{}, r.c.ioError(ctx, err, fmt.Sprintf("look up block %d of", blk), r.bf.Oid, r.rev)
 	}
 	if m.Hole {
-		return &history.Block{}, nil
+		return content{}, nil
 	}
-	b, err := r.c.tail.Block(ctx, m.ZBlk, r.rev, r.bf.Blksize)
+	b, _, _, err := r.c.loadContent(ctx, m.ZBlk, r.rev, r.bf.Blksize)
 	if err != nil {
-		return nil, r.c.ioError(ctx, err, fmt.Sprintf("read block %d,", blk), m.ZBlk, r.rev)
+		return content{}, r.c.ioError(ctx, err, fmt.Sprintf("read block %d,", blk), m.ZBlk, r.rev)
 	}
 	r.c.noteAnswer(nil)
 	return b, nil

@@ -118,7 +118,7 @@ func (k *simKernel) fault(ctx context.Context, f *HeadFile, off int64, npages in
 func dataText(d Data) string {
 	var b []byte
 	for _, p := range d.Pieces {
-		b = append(b, p.Mem...)
+		b = append(b, pieceBytes(p)...)
 	}
 	return string(b)
 }

@@ -169,7 +169,7 @@ func (w *world) read(blk Blk) string {
 	}
 	var s strings.Builder
 	for _, p := range d.Pieces {
-		s.Write(p.Mem)
+		s.Write(pieceBytes(p))
 	}
 	if d.Done != nil {
 		d.Done()

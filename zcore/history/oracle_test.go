@@ -6,7 +6,11 @@ import (
 	"flag"
 	"fmt"
 	"math/rand/v2"
+	"os"
+	"runtime"
 	"slices"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -19,26 +23,49 @@ import (
 
 var (
 	seedFlag = flag.Uint64("seed", 0, "replay the random history of this seed")
-	histFlag = flag.Int("histories", 1000, "how many random histories to run")
+	histFlag = flag.Int("histories", 0, "how many random histories to run; 0: 1000")
 )
 
 // TestOracle runs random histories: readers stopped between their steps, commits stopped between
 // theirs, trims, queries. What the Tail says is compared with what the generator knows it wrote.
 func TestOracle(t *testing.T) {
-	seeds := make([]uint64, 0, *histFlag)
 	if *seedFlag != 0 {
-		seeds = append(seeds, *seedFlag)
-	} else {
-		base := uint64(time.Now().UnixNano())
-		for i := range *histFlag {
-			seeds = append(seeds, base+uint64(i))
+		if err := runHistory(*seedFlag); err != nil {
+			t.Fatal(err)
 		}
+		return
 	}
-	for _, seed := range seeds {
-		if err := runHistory(seed); err != nil {
-			t.Fatalf("go test -run TestOracle -seed %d: %v", seed, err)
-		}
+	n := histories()
+	var next, failed atomic.Uint64
+	next.Store(uint64(time.Now().UnixNano()))
+	last := next.Load() + uint64(n)
+	var wg sync.WaitGroup
+	for range 2 * runtime.GOMAXPROCS(0) { // some of them wait
+		wg.Go(func() {
+			for seed := next.Add(1); seed <= last && failed.Load() == 0; seed = next.Add(1) {
+				if err := runHistory(seed); err != nil {
+					failed.Store(seed)
+					t.Errorf("go test -run TestOracle -seed %d: %v", seed, err)
+				}
+			}
+		})
 	}
+	wg.Wait()
+}
+
+// histories is how many to run. A long run has a million, of which the race detector is worth a few.
+func histories() int {
+	switch {
+	case *histFlag != 0:
+		return *histFlag
+	case os.Getenv("WCFS_SOAK") != "" && raceEnabled:
+		return 20_000
+	case os.Getenv("WCFS_SOAK") != "":
+		return 1_000_000
+	case testing.Short():
+		return 200
+	}
+	return 1000
 }
 
 // machine is one random history being run.

@@ -1,0 +1,84 @@
+package zcore
+
+import (
+	"context"
+	"fmt"
+
+	"wcfs/zcore/history"
+	"wcfs/zcore/zodb"
+)
+
+// content is what a block holds, up to where only zeros follow: bytes in memory or, where plain.File is
+// set, a range of the database's file. The zero value is a hole.
+type content struct {
+	mem   []byte
+	plain history.Plain
+}
+
+// release gives back what the content holds; it is not used after that.
+func (b content) release() {
+	if b.plain.File != nil {
+		b.plain.Release()
+	}
+}
+
+// loadContent loads a ZBlk as of at, which for one that lies as it is in a file means to find it. hash is
+// 0 when the bytes were not looked at.
+func (c *Core) loadContent(ctx context.Context, zblk zodb.Oid, at zodb.Tid, blksize int64) (b content, serial zodb.Tid, hash uint64, err error) {
+	if p, ok := c.tail.Plain(ctx, zblk, at, blksize); ok {
+		return content{plain: p}, p.Serial, 0, nil
+	}
+	m, err := c.tail.Block(ctx, zblk, at, blksize)
+	if err != nil {
+		return content{}, 0, 0, err
+	}
+	return content{mem: m.Data}, m.Serial, m.Hash, nil
+}
+
+// appendPieces appends n bytes at off of a block.
+func (c *Core) appendPieces(ps []Piece, b content, off int64, n int) []Piece {
+	switch {
+	case b.plain.File != nil && off < b.plain.Len:
+		k := int(min(int64(n), b.plain.Len-off))
+		ps = append(ps, Piece{File: b.plain.File, Off: b.plain.Off + off, Len: k})
+		n -= k
+	case off < int64(len(b.mem)):
+		k := min(n, len(b.mem)-int(off))
+		ps = append(ps, Piece{Mem: b.mem[off : off+int64(k)]})
+		n -= k
+	}
+	for n > 0 {
+		k := min(n, len(c.zeros))
+		ps = append(ps, Piece{Mem: c.zeros[:k]})
+		n -= k
+	}
+	return ps
+}
+
+// copyPlain fills p with the content of a ZBlk as of at, zeros past its end; false when that does not lie
+// as it is in a file, or is not the revision serial.
+func (c *Core) copyPlain(ctx context.Context, p []byte, zblk zodb.Oid, at, serial zodb.Tid) (bool, error) {
+	b, ok := c.tail.Plain(ctx, zblk, at, int64(len(p)))
+	if !ok {
+		return false, nil
+	}
+	defer b.Release()
+	if b.Serial != serial {
+		return false, nil
+	}
+	if _, err := b.File.ReadAt(p[:b.Len], b.Off); err != nil {
+		return false, fmt.Errorf("read the database's file: %w", err)
+	}
+	clear(p[b.Len:])
+	return true, nil
+}
+
+// buffer lends a buffer of n bytes, with any content.
+func (c *Core) buffer(n int64) (p []byte, giveBack func()) {
+	if b, _ := c.buffers.Get().(*[]byte); b != nil && int64(cap(*b)) >= n {
+		p = (*b)[:n]
+	} else {
+		p = make([]byte, n)
+	}
+	return p, func() { c.buffers.Put(&p) }
+}
