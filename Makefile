@@ -7,7 +7,7 @@ KERNELS     ?= host 6.1 6.12
 TESTP       ?= 2
 TESTTIMEOUT ?= 15m
 
-.PHONY: all demo test lint bench kernels soak test-guests fuzz-smoke setup clean
+.PHONY: all demo test lint bench kernels soak mutants test-guests fuzz-smoke setup clean
 
 all: wcfs
 
@@ -46,7 +46,12 @@ test-guests: setup wcfs
 
 # Long runs of the random tests.
 soak: setup wcfs
+	WCFS_SOAK=1 $(GO) test -count=1 -timeout 6h -run TestOracle ./zcore/history
 	WCFS_SOAK=1 $(GO) test -race -count=1 -timeout 3h ./zcore/... ./fusesrv/... ./p9srv/... ./t/...
+
+# Breaks the core in many ways, one at a time: its tests must notice each.
+mutants:
+	WCFS_SOAK=1 $(GO) test -count=1 -timeout 1h -v ./t/mutants
 
 # Every fuzz target for a few seconds: do they still run, and find nothing at once?
 FUZZTIME ?= 10s

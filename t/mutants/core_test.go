@@ -1,0 +1,178 @@
+package mutants
+
+import "time"
+
+// coreMutants break the order of events.
+func coreMutants() []mutant {
+	return in("zcore", "Test", nil, []mutant{
+		{
+			name: "announce-before-drop", file: "zcore/commit.go",
+			why:   "clients are told of a head while pages with older content are still there",
+			edits: []edit{{"\tif err := c.dropChanged(", "\tc.announce(last)\n\tif err := c.dropChanged("}},
+		},
+		{
+			name: "view-before-delta", file: "zcore/commit.go",
+			why: "reads are answered as of a view whose changes are not known yet",
+			edits: []edit{
+				{"\tc.step(StepPublished)\n", "\told, last := c.moveView(batch[len(batch)-1].Tid)\n\tc.step(StepPublished)\n"},
+				{"\told, last := c.moveView(batch[len(batch)-1].Tid)\n\tc.step(StepView)\n", "\tc.step(StepView)\n"},
+			},
+		},
+		{
+			name: "pages-stay", quick: true, file: "zcore/cache.go",
+			why:   "changed blocks are not invalidated",
+			edits: []edit{{"return c.pc.Invalidate(f.Oid(), int64(blk)*f.h.Blksize, f.h.Blksize)", "return nil"}},
+		},
+		{
+			name: "no-grace", file: "zcore/cache.go",
+			why:   "a block is invalidated while a READ of it is under way",
+			edits: []edit{{"if err := c.waitQuiet(ctx, f, blk, t); err != nil {", "if err := ctx.Err(); err != nil {"}},
+		},
+		{
+			name: "upload-unchecked", quick: true, file: "zcore/cache.go",
+			why:   "a block that has changed since it was read is uploaded",
+			edits: []edit{{"if !c.tail.Unchanged(f.h, blk, g.r.view, g.m) {", "if f == nil {"}},
+		},
+		{
+			name: "upload-unlocked", file: "zcore/cache.go",
+			why:   "a block is invalidated between the check and its upload",
+			edits: []edit{{"defer unlock()\n\tif !c.tail.Unchanged", "unlock()\n\tif !c.tail.Unchanged"}},
+		},
+		{
+			name: "retrieve-trusted", file: "zcore/cache.go",
+			why:   "what the kernel returns is stored under @rev unseen",
+			edits: []edit{{"|| !c.isOld(ctx, data, ch) {", "|| ch.tid == 0 {"}},
+		},
+		{
+			name: "no-pins-on-read", file: "zcore/read.go",
+			why:   "older watches are not told before a block is shown",
+			edits: []edit{{"if err := f.pinReaders(ctx, dom, blk, r.view); err != nil {", "if err := ctx.Err(); err != nil {"}},
+		},
+		{
+			name: "acks-not-waited", quick: true, file: "zcore/pin.go",
+			why:   "a block is shown before the watches that must not see it have acknowledged",
+			edits: []edit{{"return f.c.waitPins(ctx, msgs)\n", "return nil\n"}},
+		},
+		{
+			name: "second-read-passes", file: "zcore/pin.go",
+			why:   "a pin that is queued counts as acknowledged",
+			edits: []edit{{"\t\tif p.target != rev {\n", "\t\tif p.target == rev {\n\t\t\treturn nil\n\t\t}\n\t\tif p.target != rev {\n"}},
+		},
+		{
+			name: "no-fifo", file: "zcore/pin.go",
+			why: "messages of one block are sent side by side",
+			edits: []edit{
+				{"\t\"fmt\"\n", "\t\"fmt\"\n\t\"slices\"\n"},
+				{"\t\t\tif len(p.queue) == 1 {\n\t\t\t\tgo w.send(blk, p)\n\t\t\t}\n", `			m := p.queue[len(p.queue)-1]
+			go func() {
+				m.err = w.sendOne(blk, m.rev)
+				w.mu.Lock()
+				p.queue = slices.DeleteFunc(p.queue, func(q *pinMsg) bool { return q == m })
+				w.mu.Unlock()
+				close(m.done)
+			}()
+`},
+			},
+		},
+		{
+			name: "at-not-rechecked", file: "zcore/pin.go",
+			why:   "a pin is decided for an at that the watch has left meanwhile",
+			edits: []edit{{"if w.at == at {", "if w.at >= at {"}},
+		},
+		{
+			name: "newer-decision-overridden", file: "zcore/pin.go",
+			why:   "an advance unpins what a read has pinned meanwhile as of a newer view",
+			edits: []edit{{"if p.at != at || p.view <= v {", "if p.at <= at {"}},
+		},
+		{
+			name: "watch-ahead-of-head", file: "zcore/watch.go",
+			why:   "a watch is set up at a revision that is not announced",
+			edits: []edit{{"\tif err := c.waitHead(ctx, r.At); err != nil {\n\t\treturn errRemoved\n\t}\n\thold", "\thold"}},
+		},
+		{
+			name: "set-up-without-pins", file: "zcore/watch.go",
+			why:   "blocks that changed after the revision of a new watch are not pinned",
+			edits: []edit{{"\tv := c.view\n", "\tv := r.At\n"}},
+		},
+		{
+			name: "view-before-entry", file: "zcore/watch.go",
+			why: "between the view of a set-up and its entry into the table a read sees no watch",
+			edits: []edit{
+				{"\tw, err := l.enter(ctx, on", "\tc.mu.Lock()\n\tv := c.view\n\tc.mu.Unlock()\n\tc.step(StepWatchView)\n\tw, err := l.enter(ctx, on"},
+				{"\tc.mu.Lock()\n\tv := c.view\n\tc.mu.Unlock()\n\tc.step(StepWatchView)\n\tvar msgs", "\tvar msgs"},
+			},
+		},
+		{
+			name: "pins-stay", file: "zcore/watch.go",
+			why:   "an advance does not unpin",
+			edits: []edit{{"want[blk] = tidHead\n", "_ = tidHead\n"}},
+		},
+		{
+			name: "min-at-stays", file: "zcore/watch.go",
+			why:   "a watch older than all others is overlooked",
+			edits: []edit{{"t.minAt = min(t.minAt, at)\n", ""}},
+		},
+		{
+			name: "min-at-blindly-raised", run: "TestWatchEnters", file: "zcore/watch.go",
+			why:   "a watch that entered while another reader looked is overlooked",
+			edits: []edit{{"if t.entered == entered {", "if t.entered >= entered {"}},
+		},
+		{
+			name: "view-stays", run: "TestReadWhileCommit", limit: 15 * time.Second, file: "zcore/read.go",
+			why:   "a read that waited for a newer view goes on with the old one",
+			edits: []edit{{"\t\tr.renew()\n", ""}},
+		},
+	})
+}
+
+// baseMutants break what isolates clients whose page cache is not ours.
+func baseMutants() []mutant {
+	return in("zcore", "TestBase", nil, []mutant{
+		{
+			name: "base-sets-shared", file: "zcore/base.go",
+			why: "a read in one domain waits for the watches of another",
+			edits: []edit{
+				{"func (d *Domain) base(", "var shared = newDomain(\"\", false)\n\nfunc (d *Domain) base("},
+				{"\td.mu.Lock()\n\tdefer d.mu.Unlock()\n\ts := d.bases[key]", "\td = shared\n\td.mu.Lock()\n\tdefer d.mu.Unlock()\n\ts := d.bases[key]"},
+			},
+		},
+		{
+			name: "base-marked-late", file: "zcore/base.go",
+			why: "a watch that enters while a block is loaded is not told that it is read",
+			edits: []edit{
+				{"\ts.read[blk] = struct{}{}\n", ""},
+				{"\tif err := c.waitPins(wctx, msgs); err != nil {", "\tset.mu.Lock()\n\tfor _, p := range splitBlocks(off, int(min(int64(size), b.size-off)), b.bf.Blksize) {\n\t\tset.read[p.blk] = struct{}{}\n\t}\n\tset.mu.Unlock()\n\tif err := c.waitPins(wctx, msgs); err != nil {"},
+			},
+		},
+		{
+			name: "base-marks-forgotten", quick: true, file: "zcore/watch.go",
+			why:   "what was read is forgotten when the last watch ends, and the guest's kernel still has it",
+			edits: []edit{{"\tdelete(s.watches, w)\n", "\tdelete(s.watches, w)\n\tif len(s.watches) == 0 {\n\t\tclear(s.read)\n\t}\n"}},
+		},
+		{
+			name: "base-marks-ignored", file: "zcore/base.go",
+			why:   "a new watch is not told of blocks that were read before",
+			edits: []edit{{"range w.set().marked() {", "range w.set().marked()[:0] {"}},
+		},
+		{
+			name: "base-acks-not-waited", file: "zcore/base.go",
+			why:   "a block of the base is shown before the watches that must not see it have acknowledged",
+			edits: []edit{{"if err := c.waitPins(wctx, msgs); err != nil {", "if err := wctx.Err(); err != nil {"}},
+		},
+		{
+			name: "base-at-not-rechecked", file: "zcore/base.go",
+			why:   "a pin is decided for an at that the base watch has left meanwhile",
+			edits: []edit{{"if w.at == at {", "if w.at >= at {"}},
+		},
+		{
+			name: "domain-never-fails", file: "zcore/fault.go",
+			why:   "a guest that does not acknowledge goes on reading",
+			edits: []edit{{"\t\t\tl.dom.fail()\n", ""}},
+		},
+		{
+			name: "all-domains-fail", file: "zcore/fault.go",
+			why:   "a guest that does not acknowledge takes the host with it",
+			edits: []edit{{"\t\t\tl.dom.fail()\n", "\t\t\tl.dom.fail()\n\t\t\tl.c.host.fail()\n"}},
+		},
+	})
+}

@@ -1,0 +1,127 @@
+package mutants
+
+// historyMutants break what says which block changed when.
+func historyMutants() []mutant {
+	return in("zcore/history", "TestOracle", []string{"-histories", "1500"}, []mutant{
+		{
+			name: "track-unchecked", quick: true, file: "zcore/history/track.go",
+			why:   "a lookup that a published commit has outdated is tracked",
+			edits: []edit{{"\tif w != 0 {\n\t\treturn w\n\t}\n\tif f.find(blk)", "\tif f.find(blk)"}},
+		},
+		{
+			name: "node-uncapped", file: "zcore/history/nodes.go",
+			why:   "a node whose load was under way as it changed is taken for the current one",
+			edits: []edit{{"min(rec.Until, t.firstTouch(oid, from))", "rec.Until"}},
+		},
+		{
+			name: "block-uncapped", file: "zcore/history/blocks.go",
+			why:   "a block whose load was under way as it changed is taken for the current one",
+			edits: []edit{{"min(until, t.firstTouch(key.oid, from))", "until"}},
+		},
+		{
+			name: "publish-keeps-nodes", file: "zcore/history/history.go",
+			why:   "nodes stay valid beyond the commit that changes them",
+			edits: []edit{{"\t\t\tt.nodes.closeAt(oid, c.Tid)\n", ""}},
+		},
+		{
+			name: "publish-keeps-blocks", file: "zcore/history/history.go",
+			why:   "blocks stay valid beyond the commit that changes them",
+			edits: []edit{{"\t\t\tt.blocks.closeAt(oid, c.Tid)\n", ""}},
+		},
+		{
+			name: "gap-forgotten", file: "zcore/history/history.go",
+			why:   "a gap counts as touching nothing",
+			edits: []edit{{"if w := max(t.last[oid], t.lastGap); w > v {", "if w := t.last[oid]; w > v {"}},
+		},
+		{
+			name: "trim-despite-holds", file: "zcore/history/history.go",
+			why:   "commits are forgotten that a reader depends on",
+			edits: []edit{{"keep = min(keep, h.tid)", "_ = h"}},
+		},
+		{
+			name: "only-holes-change", file: "zcore/history/delta.go",
+			why:   "a block that another ZBlk serves now counts as unchanged",
+			edits: []edit{{"if b.m != r.m {", "if b.m.Hole != r.m.Hole {"}},
+		},
+		{
+			name: "no-size-path", file: "zcore/history/delta.go",
+			why:   "nobody looks at the size after a node of the file has changed",
+			edits: []edit{{"to.files[r.f] = true", "_ = to.files"}},
+		},
+		{
+			name: "first-size-path", file: "zcore/history/track.go",
+			why:   "the nodes that say the size of a new file are not tracked",
+			edits: []edit{{"t.files[bf.Oid] = f\n\tt.addNodes(f, path)\n", "t.files[bf.Oid] = f\n"}},
+		},
+		{
+			name: "size-path-stays", file: "zcore/history/delta.go",
+			why:   "the nodes that say the size after a commit are not tracked",
+			edits: []edit{{"t.addNodes(f, s.path)\n", ""}},
+		},
+		{
+			name: "new-nodes-untracked", file: "zcore/history/delta.go",
+			why:   "the nodes that a split brought onto a block's path are not tracked",
+			edits: []edit{{"t.addNodes(f, r.path)\n", ""}},
+		},
+		{
+			name: "one-block-per-zblk", quick: true, file: "zcore/history/delta.go",
+			why:   "of two blocks that one ZBlk serves only the first counts as changed",
+			edits: []edit{{"range t.blkMore[oid] {", "range t.blkMore[0] {"}},
+		},
+		{
+			name: "zblk-stays", file: "zcore/history/delta.go",
+			why:   "the ZBlk that a block was mapped to before is still taken for its own",
+			edits: []edit{{"t.dropBlk(f, r.blk, b.m)\n", ""}},
+		},
+		{
+			name: "removed-keys-missed", file: "zcore/history/delta.go",
+			why:   "a block that became a hole counts as unchanged",
+			edits: []edit{{"a.Keys[i] < b.Keys[j]:\n\t\t\tadd(a.Keys[i])\n", "a.Keys[i] < b.Keys[j]:\n"}},
+		},
+		{
+			name: "last-child-only", file: "zcore/history/delta.go",
+			why:   "of children that changed side by side only the last is looked at",
+			edits: []edit{{"out[n-1].hi = s.hi\n", "out[n-1] = s\n"}},
+		},
+		{
+			name: "hull-stays", file: "zcore/history/track.go",
+			why:   "a node whose range has grown counts for its first range only",
+			edits: []edit{{"min(refs[i].lo, s.Lo), max(refs[i].hi, s.Hi)", "refs[i].lo, refs[i].hi"}},
+		},
+		{
+			name: "rev-before-at", quick: true, file: "zcore/history/file.go",
+			why:   "a change at the very tid asked for is not found",
+			edits: []edit{{"if b.revs[i] <= at {", "if b.revs[i] < at {"}},
+		},
+		{
+			name: "revs-pruned", file: "zcore/history/file.go",
+			why:   "the newest change before the tail is forgotten, which is the answer for what comes after",
+			edits: []edit{{"for len(b.revs) >= 2 && b.revs[1] <= tail {", "for len(b.revs) >= 1 && b.revs[0] <= tail {"}},
+		},
+		{
+			name: "rev-by-serial", quick: true, file: "zcore/history/revat.go",
+			why:   "when the ZBlk changed counts, not when the block came to be mapped to it",
+			edits: []edit{{"changed := pathMax(path)\n", "changed := min(best, pathMax(path))\n"}},
+		},
+		{
+			name: "recent-ignored", file: "zcore/history/revat.go",
+			why:   "a watch is not told of blocks that were first read after its revision",
+			edits: []edit{{"for i := len(f.recent) - 1; i >=", "for i := -1; i >="}},
+		},
+		{
+			name: "recent-unsorted", file: "zcore/history/file.go",
+			why:   "a block that was tracked late as of an old view hides those behind it",
+			edits: []edit{{"for i > 0 && f.recent[i-1].since", "for i > len(f.recent) && f.recent[i-1].since"}},
+		},
+		{
+			name: "load-shared", pkg: "zcore", run: "TestReadDoesNotJoin", file: "zcore/history/blocks.go",
+			why:   "readers at different views share a load",
+			edits: []edit{{"callKey{oid: zblk, stamp: t.stamp(zblk, at)}", "callKey{oid: zblk}"}},
+		},
+		{
+			name: "late-load-noted", file: "zcore/history/track.go",
+			why:   "the serial of what a slow reader loaded is taken for that of a newer revision",
+			edits: []edit{{"b.m == m && b.current(v)", "b.m == m"}},
+		},
+	})
+}

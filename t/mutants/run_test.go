@@ -1,0 +1,136 @@
+package mutants
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"flag"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+)
+
+var allFlag = flag.Bool("all", os.Getenv("WCFS_SOAK") != "", "run every mutant, not only the quick ones")
+
+// root is the module, as seen from here.
+const root = "../.."
+
+// mutant is one defect.
+type mutant struct {
+	name  string
+	why   string // what it breaks
+	file  string // below root
+	edits []edit // all of them together
+	pkg   string // whose tests must notice
+	run   string // which tests, as -run takes them
+	args  []string
+	limit time.Duration // a test that hangs has noticed; this is when it is ended
+	quick bool          // part of make test
+}
+
+// edit replaces text that is in the file exactly once.
+type edit struct{ old, new string }
+
+// TestMutants applies one mutant at a time; each must be caught.
+func TestMutants(t *testing.T) {
+	seen := map[string]bool{}
+	for _, m := range table() {
+		if seen[m.name] {
+			t.Errorf("two mutants are called %s", m.name)
+		}
+		seen[m.name] = true
+		t.Run(m.name, func(t *testing.T) {
+			overlay := m.overlay(t)
+			if m.quick || *allFlag {
+				m.mustBeCaught(t, overlay)
+			}
+		})
+	}
+}
+
+// Without a mutant the same runs must succeed: else being caught means nothing.
+func TestNoMutant(t *testing.T) {
+	done := map[string]bool{}
+	for _, m := range table() {
+		key := m.pkg + m.run + strings.Join(m.args, " ")
+		if done[key] || !*allFlag {
+			continue
+		}
+		done[key] = true
+		if out, err := m.test(t); err != nil {
+			t.Errorf("%s -run %s fails as it is: %v\n%s", m.pkg, m.run, err, out)
+		}
+	}
+}
+
+// overlay writes the changed copy of the file and returns the path of the list that names it.
+func (m mutant) overlay(t *testing.T) string {
+	t.Helper()
+	path, err := filepath.Abs(filepath.Join(root, m.file))
+	if err != nil {
+		t.Fatal(err)
+	}
+	data, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	text := string(data)
+	for _, e := range m.edits {
+		if n := strings.Count(text, e.old); n != 1 {
+			t.Fatalf("the text to change is %d times in %s, not once; bring the mutant up to date:\n%s", n, m.file, e.old)
+		}
+		text = strings.Replace(text, e.old, e.new, 1)
+	}
+	dir := t.TempDir()
+	changed, list := filepath.Join(dir, "mutant.go"), filepath.Join(dir, "overlay.json")
+	doc, err := json.Marshal(map[string]map[string]string{"Replace": {path: changed}})
+	if err == nil {
+		err = errors.Join(os.WriteFile(changed, []byte(text), 0o600), os.WriteFile(list, doc, 0o600))
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return list
+}
+
+func (m mutant) mustBeCaught(t *testing.T, overlay string) {
+	t.Helper()
+	began := time.Now()
+	out, err := m.test(t, "-overlay", overlay)
+	took := time.Since(began).Round(100 * time.Millisecond)
+	switch {
+	case strings.Contains(out, "[build failed]") || strings.Contains(out, "[setup failed]"):
+		t.Fatalf("the mutant does not compile:\n%s", out)
+	case strings.Contains(out, "no tests to run"):
+		t.Fatalf("there is no test %s in %s", m.run, m.pkg)
+	case err == nil:
+		t.Fatalf("nobody noticed (%s): %s", took, m.why)
+	}
+	t.Logf("%s: %s", took, verdict(out))
+}
+
+// test runs the tests that have to notice.
+func (m mutant) test(t *testing.T, args ...string) (string, error) {
+	ctx, cancel := context.WithTimeout(t.Context(), m.limit+2*time.Minute)
+	defer cancel()
+	args = append([]string{"test", "-count=1", "-vet=off", "-failfast", "-timeout", m.limit.String(), "-run", m.run}, args...)
+	args = append(append(args, "./"+m.pkg), m.args...)
+	cmd := exec.CommandContext(ctx, "go", args...)
+	cmd.Dir = root
+	cmd.WaitDelay = time.Second
+	out, err := cmd.CombinedOutput()
+	return string(out), err
+}
+
+// verdict is the first thing a failed test said.
+func verdict(out string) string {
+	for line := range strings.Lines(out) {
+		if line = strings.TrimSpace(line); strings.Contains(line, "_test.go:") || strings.HasPrefix(line, "panic:") || strings.HasPrefix(line, "fatal error:") {
+			return line
+		}
+	}
+	return strings.TrimSpace(out)
+}
