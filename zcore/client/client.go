@@ -71,11 +71,11 @@ type Conn struct {
 
 // Connect checks that a wcfs is mounted at dir. It holds nothing open.
 func Connect(dir string) (*Conn, error) {
-	var st unix.Statfs_t
-	if err := unix.Statfs(dir, &st); err != nil {
+	is9p, err := mountIs9p(dir)
+	if err != nil {
 		return nil, fmt.Errorf("connect to %s: %w", dir, err)
 	}
-	c := &Conn{dir: dir, base: st.Type == unix.V9FS_MAGIC}
+	c := &Conn{dir: dir, base: is9p}
 	if _, err := c.Head(); err != nil {
 		if errors.Is(err, fs.ErrNotExist) {
 			err = errors.New("no wcfs is mounted there")
