@@ -25,7 +25,7 @@ func each(t *testing.T, test func(t *testing.T, kind, mode string, looks []strin
 // A read, or a fault, that makes the server pin the block for the very client whose thread waits: with the
 // GIL held, with one processor and garbage being collected.
 func TestOwnPin(t *testing.T) {
-	w := newWorld(t, 8192, threeBlocks, "-pintimeout=20s")
+	w := newWorld(t, 8192, threeBlocks, "--pintimeout=20s")
 	each(t, func(t *testing.T, kind, mode string, looks []string) {
 		for _, how := range looks {
 			if kind == "gomap" && how == "map" {

@@ -39,7 +39,7 @@ func TestDocs(t *testing.T) {
 		}
 		run := exec.Command(bin, w.mnt, w.f.String())
 		if lang == "python" {
-			run = exec.Command(filepath.Join(py.Root(), ".deps", py.Py5, "bin/python"), src, w.mnt, w.f.String())
+			run = exec.Command(python(), src, w.mnt, w.f.String())
 		}
 		run.Env = append(os.Environ(), "LD_LIBRARY_PATH="+built.dir, "PYTHONPATH="+c, "PYTHONDONTWRITEBYTECODE=1",
 			"WCFS_LIB="+filepath.Join(built.dir, "libwcfs.so"))

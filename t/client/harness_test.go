@@ -32,7 +32,7 @@ const (
 const patience = 60 * time.Second
 
 // built is what TestMain made; read only then.
-var built struct{ wcfs, dir, client string }
+var built struct{ wcfs, dir, client, self string }
 
 func TestMain(m *testing.M) {
 	if os.Getenv(envClient) != "" {
@@ -55,6 +55,14 @@ func build() (err error) {
 	}
 	built.wcfs = filepath.Join(built.dir, "wcfs")
 	built.client = filepath.Join(built.dir, "testclient")
+	built.self = filepath.Join(built.dir, "self") // guests see that directory
+	self, err := os.ReadFile("/proc/self/exe")
+	if err == nil {
+		err = os.WriteFile(built.self, self, 0o777)
+	}
+	if err != nil {
+		return err
+	}
 	args := []string{"build", "-o", built.wcfs}
 	if raceEnabled {
 		args = append(args, "-race")
@@ -102,7 +110,7 @@ func newWorld(t *testing.T, blksize int64, init func(tx *zgen.Tx, f zodb.Oid), a
 			init(tx, w.f)
 		}
 	})
-	w.args = append(args, "file://"+path, w.mnt)
+	w.args = append(append([]string{"serve", "--mount", w.mnt}, args...), "file://"+path)
 	t.Cleanup(func() {
 		w.kill()
 		syscall.Unmount(w.mnt, 2 /* MNT_DETACH */)
@@ -206,33 +214,21 @@ type proc struct {
 	in   io.WriteCloser
 	out  *bufio.Reader
 	errs buffer
-}
 
-// kinds are the clients; each is started by its name.
-var kinds = []string{"go", "c", "py"}
+	patience time.Duration // with one command
+}
 
 // start starts a client; it is killed when the test ends.
 func start(t *testing.T, kind string) *proc {
 	t.Helper()
-	p := &proc{name: kind}
-	switch kind {
-	case "go", "gomap":
-		p.cmd = exec.Command("/proc/self/exe")
-		p.cmd.Env = append(os.Environ(), envClient+"=1", "GOMAXPROCS=1")
-		if kind == "gomap" {
-			p.cmd.Env = append(p.cmd.Env, envMap+"=1")
-		}
-	case "c":
-		p.cmd = exec.Command(built.client)
-	case "py", "pyread":
-		p.cmd = exec.Command(filepath.Join(py.Root(), ".deps", py.Py5, "bin/python"), "prog/testclient.py")
-		lib := filepath.Join(built.dir, "libwcfs.so")
-		if kind == "pyread" {
-			lib = ""
-		}
-		p.cmd.Env = append(os.Environ(), "PYTHONDONTWRITEBYTECODE=1", "WCFS_LIB="+lib,
-			"PYTHONPATH="+filepath.Join(py.Root(), "zcore/client/c"))
+	p := &proc{name: kind, patience: patience}
+	words := words(kind)
+	env := os.Environ()
+	for ; strings.Contains(words[0], "="); words = words[1:] {
+		env = append(env, words[0])
 	}
+	p.cmd = exec.Command(words[0], words[1:]...)
+	p.cmd.Env = env
 	p.cmd.Stderr = &p.errs
 	var err1, err2 error
 	p.in, err1 = p.cmd.StdinPipe()
@@ -251,6 +247,26 @@ func start(t *testing.T, kind string) *proc {
 	return p
 }
 
+// words are how a client is started: variables of its environment, then the command.
+func words(kind string) []string {
+	switch kind {
+	case "go":
+		return []string{envClient + "=1", "GOMAXPROCS=1", built.self}
+	case "gomap":
+		return []string{envClient + "=1", "GOMAXPROCS=1", envMap + "=1", built.self}
+	case "c":
+		return []string{built.client}
+	}
+	lib := filepath.Join(built.dir, "libwcfs.so")
+	if kind == "pyread" {
+		lib = ""
+	}
+	return []string{"PYTHONDONTWRITEBYTECODE=1", "WCFS_LIB=" + lib, "PYTHONPATH=" + filepath.Join(py.Root(), "zcore/client/c"),
+		python(), filepath.Join(py.Root(), "t/client/prog/testclient.py")}
+}
+
+func python() string { return filepath.Join(py.Root(), ".deps", py.Py5, "bin/python") }
+
 // ask sends a command and returns the answer.
 func (p *proc) ask(format string, args ...any) (string, error) {
 	cmd := fmt.Sprintf(format, args...)
@@ -268,7 +284,7 @@ func (p *proc) ask(format string, args ...any) (string, error) {
 			return "", fmt.Errorf("%s client is gone at %q: %w", p.name, cmd, err)
 		}
 		return strings.TrimSpace(answer), nil
-	case <-time.After(patience):
+	case <-time.After(p.patience):
 		return "", fmt.Errorf("%s client hangs in %q", p.name, cmd)
 	}
 }

@@ -37,7 +37,7 @@ func TestIsolation(t *testing.T) {
 	for i, kind := range []string{"go", "go", "c", "c", "c", "py", "py", "pyread"} {
 		mode := []string{"open", "base"}[i%2]
 		p := start(t, kind)
-		u := &user{w: w, p: p, mode: mode, rnd: rand.New(rand.NewPCG(seed, uint64(i))), looks: &looks, pinned: &pinned}
+		u := &user{w: w, p: p, mode: mode, mnt: w.mnt, rnd: rand.New(rand.NewPCG(seed, uint64(i))), looks: &looks, pinned: &pinned}
 		wg.Go(func() {
 			for !stop.Load() {
 				if err := u.life(&stop); err != nil {
@@ -97,6 +97,7 @@ type user struct {
 	w             *world
 	p             *proc
 	mode          string
+	mnt           string // where it sees the mount
 	rnd           *rand.Rand
 	looks, pinned *atomic.Int64
 }
@@ -104,7 +105,7 @@ type user struct {
 // life is one view from beginning to end.
 func (u *user) life(stop *atomic.Bool) error {
 	at := u.later(0)
-	if _, err := u.ok("%s %s %s %s", u.mode, u.w.mnt, u.w.f, at); err != nil {
+	if _, err := u.ok("%s %s %s %s", u.mode, u.mnt, u.w.f, at); err != nil {
 		return err
 	}
 	for u.rnd.IntN(15) != 0 && !stop.Load() {
