@@ -85,21 +85,22 @@ func TestCacheOfPartialReads(t *testing.T) {
 	m.expectCached("00000", "after a commit")
 	w.mmap(revFile(at0, f), 5).expectCached("00100", "the revision before")
 
-	// part of a block: it is dropped, and not shown whole under its revision
+	// part of a block: it is dropped, and what is not there is not made up under its revision
 	w.change(f, 4)
 	w.check(m, f, w.db.Head(), 4)
 	m.expectCached("00001", "after a read")
-	if err := unix.Fadvise(m.fd, 4*blksize, page, unix.FADV_DONTNEED); err != nil {
-		t.Fatal(err)
-	}
-	unix.Madvise(m.mem, unix.MADV_DONTNEED)
-	unix.Fadvise(m.fd, 4*blksize, page, unix.FADV_DONTNEED)
-	m.expectCached("0000p", "after a page was dropped")
+	eventually(t, "a page to be dropped", func() bool { // an upload of the block may be under way
+		unix.Madvise(m.mem, unix.MADV_DONTNEED)
+		unix.Fadvise(m.fd, 4*blksize, page, unix.FADV_DONTNEED)
+		return m.cached() == "0000p"
+	})
 	before := w.rev(f, 4, w.db.Head())
 	w.change(f, 4)
 	m.expectCached("00000", "after a commit")
 	rev := w.mmap(revFile(before, f), 5)
-	rev.expectCached("00000", "the revision before")
+	if got := rev.cached(); got != "00000" && got != "00001" { // the latter if the upload ended meanwhile
+		t.Errorf("the revision before: %s", got)
+	}
 	w.check(rev, f, before, 4)
 }
 
