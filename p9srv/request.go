@@ -3,7 +3,6 @@ package p9srv
 import (
 	"context"
 	"net"
-	"sort"
 	"strings"
 
 	"github.com/hugelgupf/p9/linux"
@@ -149,45 +148,4 @@ func attachNames(aname string) ([]string, error) {
 // isSnapshot tells names of the form @<tid>.
 func isSnapshot(name string) bool {
 	return len(name) == 17 && name[0] == '@' && strings.Trim(name[1:], "0123456789abcdef") == ""
-}
-
-// Readdir answers Treaddir: entries from the offset on, as many as fit, in order of name. Offset 0
-// makes a new listing, of "." and ".." too.
-func (f *file) Readdir(slot uint64, _ uint32) (p9.Dirents, error) {
-	r, err := f.s.requestAt(slot)
-	if err != nil {
-		return nil, err
-	}
-	list := f.s.dirs.get(f)
-	if list == nil || r.msg.offset == 0 {
-		if list, err = f.node.ReadDir(r.ctx); err != nil {
-			return nil, errnoOf(err)
-		}
-		sort.Slice(list, func(i, j int) bool { return list[i].Name < list[j].Name })
-		self := f.node.ID()
-		list = append([]tree.Entry{{Name: ".", Ino: self, Dir: true}, {Name: "..", Ino: self, Dir: true}}, list...)
-		f.s.dirs.put(f, list)
-	}
-	var out p9.Dirents
-	left := int(r.msg.count)
-	for i := r.msg.offset; i < uint64(len(list)); i++ {
-		e := list[i]
-		if left -= 24 + len(e.Name); left < 0 {
-			break
-		}
-		out = append(out, dirent(e, i+1))
-	}
-	if len(out) == 0 && r.msg.offset < uint64(len(list)) {
-		return nil, linux.EINVAL // not even one fits; 0 bytes would mean the end
-	}
-	return out, nil
-}
-
-func dirent(e tree.Entry, next uint64) p9.Dirent {
-	const dtDir, dtReg = 4, 8 // as in struct dirent: Linux takes them from here
-	d := p9.Dirent{QID: p9.QID{Path: e.Ino}, Offset: next, Type: dtReg, Name: e.Name}
-	if e.Dir {
-		d.QID.Type, d.Type = p9.TypeDir, dtDir
-	}
-	return d
 }

@@ -2,16 +2,12 @@ package p9srv
 
 import (
 	"context"
-	"encoding/binary"
-	"io"
 	"net"
 	"sync"
 	"time"
 
 	"github.com/hugelgupf/p9/linux"
 	"github.com/hugelgupf/p9/p9"
-
-	"wcfs/zcore/tree"
 )
 
 const (
@@ -290,118 +286,4 @@ func (s *session) reserveFid(fid uint32) error {
 func (s *session) dropFid(fid uint32) {
 	delete(s.fids, fid)
 	s.srv.fids.dec()
-}
-
-// inbox is the stream of messages to the library.
-type inbox struct {
-	mu     sync.Mutex
-	some   sync.Cond // with mu: queue not empty, or closed
-	queue  []frame   // guarded by mu
-	closed bool      // guarded by mu
-	rest   frame     // of the message being read; the library reads from one goroutine at a time
-}
-
-func newInbox() *inbox {
-	b := &inbox{}
-	b.some.L = &b.mu
-	return b
-}
-
-func (b *inbox) put(f frame) {
-	b.mu.Lock()
-	b.queue = append(b.queue, f)
-	b.mu.Unlock()
-	b.some.Signal()
-}
-
-// Read yields the next bytes, and EOF at once when closed.
-func (b *inbox) Read(p []byte) (int, error) {
-	if len(b.rest) == 0 {
-		b.mu.Lock()
-		for len(b.queue) == 0 && !b.closed {
-			b.some.Wait()
-		}
-		if len(b.queue) == 0 {
-			b.mu.Unlock()
-			return 0, io.EOF
-		}
-		b.rest, b.queue = b.queue[0], b.queue[1:]
-		if len(b.queue) == 0 {
-			b.queue = nil
-		}
-		b.mu.Unlock()
-	}
-	n := copy(p, b.rest)
-	b.rest = b.rest[n:]
-	return n, nil
-}
-
-// end ends the stream and returns how many messages were dropped because nobody read them yet.
-func (b *inbox) end() int {
-	b.mu.Lock()
-	unread := len(b.queue)
-	b.closed, b.queue = true, nil
-	b.mu.Unlock()
-	b.some.Signal()
-	return unread
-}
-
-// Close is for the library, which calls it when it has ended.
-func (b *inbox) Close() error { return nil }
-
-// outbox cuts what the library writes into messages. The library writes under a lock of its own.
-type outbox struct {
-	s   *session
-	buf frame
-}
-
-// Write never fails: a client that is gone ends the session by itself.
-func (o *outbox) Write(p []byte) (int, error) {
-	o.buf = append(o.buf, p...)
-	if len(o.buf) >= headerLen && len(o.buf) >= int(binary.LittleEndian.Uint32(o.buf)) {
-		o.s.reply(o.buf)
-		o.buf = o.buf[:0]
-	}
-	return len(p), nil
-}
-
-// Close has nothing to close.
-func (o *outbox) Close() error { return nil }
-
-// listings bounds how many directory listings a session keeps; an older one is made again.
-type listings struct {
-	mu   sync.Mutex
-	keep [8]*file // ring of those that have one; guarded by mu
-	next int      // guarded by mu
-}
-
-// get returns the listing of f, if it is still kept.
-func (l *listings) get(f *file) []tree.Entry {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return f.listing
-}
-
-func (l *listings) put(f *file, entries []tree.Entry) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if f.listing == nil {
-		if old := l.keep[l.next]; old != nil {
-			old.listing = nil
-		}
-		l.keep[l.next] = f
-		l.next = (l.next + 1) % len(l.keep)
-	}
-	f.listing = entries
-}
-
-func (l *listings) forget(f *file) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	for i, k := range l.keep {
-		if k == f {
-			l.keep[i] = nil
-		}
-	}
-	f.listing = nil
 }

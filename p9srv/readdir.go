@@ -1,0 +1,90 @@
+package p9srv
+
+import (
+	"sort"
+	"sync"
+
+	"github.com/hugelgupf/p9/linux"
+	"github.com/hugelgupf/p9/p9"
+
+	"wcfs/zcore/tree"
+)
+
+// listings bounds how many directory listings a session keeps; an older one is made again.
+type listings struct {
+	mu   sync.Mutex
+	keep [8]*file // ring of those that have one; guarded by mu
+	next int      // guarded by mu
+}
+
+// get returns the listing of f, if it is still kept.
+func (l *listings) get(f *file) []tree.Entry {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return f.listing
+}
+
+func (l *listings) put(f *file, entries []tree.Entry) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if f.listing == nil {
+		if old := l.keep[l.next]; old != nil {
+			old.listing = nil
+		}
+		l.keep[l.next] = f
+		l.next = (l.next + 1) % len(l.keep)
+	}
+	f.listing = entries
+}
+
+func (l *listings) forget(f *file) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for i, k := range l.keep {
+		if k == f {
+			l.keep[i] = nil
+		}
+	}
+	f.listing = nil
+}
+
+// Readdir answers Treaddir: entries from the offset on, as many as fit, in order of name. Offset 0
+// makes a new listing, of "." and ".." too.
+func (f *file) Readdir(slot uint64, _ uint32) (p9.Dirents, error) {
+	r, err := f.s.requestAt(slot)
+	if err != nil {
+		return nil, err
+	}
+	list := f.s.dirs.get(f)
+	if list == nil || r.msg.offset == 0 {
+		if list, err = f.node.ReadDir(r.ctx); err != nil {
+			return nil, errnoOf(err)
+		}
+		sort.Slice(list, func(i, j int) bool { return list[i].Name < list[j].Name })
+		self := f.node.ID()
+		list = append([]tree.Entry{{Name: ".", Ino: self, Dir: true}, {Name: "..", Ino: self, Dir: true}}, list...)
+		f.s.dirs.put(f, list)
+	}
+	var out p9.Dirents
+	left := int(r.msg.count)
+	for i := r.msg.offset; i < uint64(len(list)); i++ {
+		e := list[i]
+		if left -= 24 + len(e.Name); left < 0 {
+			break
+		}
+		out = append(out, dirent(e, i+1))
+	}
+	if len(out) == 0 && r.msg.offset < uint64(len(list)) {
+		return nil, linux.EINVAL // not even one fits; 0 bytes would mean the end
+	}
+	return out, nil
+}
+
+func dirent(e tree.Entry, next uint64) p9.Dirent {
+	const dtDir, dtReg = 4, 8 // as in struct dirent: Linux takes them from here
+	d := p9.Dirent{QID: p9.QID{Path: e.Ino}, Offset: next, Type: dtReg, Name: e.Name}
+	if e.Dir {
+		d.QID.Type, d.Type = p9.TypeDir, dtDir
+	}
+	return d
+}
