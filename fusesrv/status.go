@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"time"
 )
 
 // Report is what can be told of a mount from outside.
@@ -53,7 +54,24 @@ func findOurs(dir string) (*mountEntry, error) {
 
 // serverPid finds the process that holds the FUSE connection of m, 0 if none is seen. Kernels before
 // 6.16 do not tell which connection a process holds: there the mount point must be among its arguments.
+//
+// Reading a process's arguments waits while that process is stuck in a page fault and another of its
+// threads wants to map: so nobody waits here for longer than pidTimeout.
 func serverPid(m *mountEntry) int {
+	found := make(chan int, 1)
+	go func() { found <- findServer(m) }()
+	select {
+	case pid := <-found:
+		return pid
+	case <-time.After(pidTimeout):
+		return 0
+	}
+}
+
+// pidTimeout is how long looking through all processes may take.
+const pidTimeout = time.Second
+
+func findServer(m *mountEntry) int {
 	procs, err := os.ReadDir("/proc")
 	if err != nil {
 		return 0
