@@ -96,6 +96,8 @@ func (r *report) event(e event) {
 	case "fail":
 		if e.Test != "" {
 			r.failed++
+		} else {
+			r.unfinished(e.Package)
 		}
 		r.tell(k, "FAIL")
 	case "build-fail":
@@ -110,6 +112,17 @@ func (r *report) event(e event) {
 		r.slow = append(r.slow, fmt.Sprintf("%6.1fs %s %s", e.Elapsed, e.Package, e.Test))
 	}
 	delete(r.output, k)
+}
+
+// unfinished tells of tests that were running when their package ended: a timeout, a crash.
+func (r *report) unfinished(pkg string) {
+	for k := range r.output {
+		if k.pkg == pkg && k.test != "" {
+			r.failed++
+			r.tell(k, "UNFINISHED")
+			delete(r.output, k)
+		}
+	}
 }
 
 // tell prints what a test, or package, has written.
