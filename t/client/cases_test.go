@@ -332,7 +332,23 @@ func TestCommands(t *testing.T) {
 			t.Errorf("cat --at %s: %d bytes, want %d, %v", at, len(got), len(want), err)
 		}
 	}
+	if out, err := exec.Command(built.wcfs, "cat", "--at", "now", w.mnt, w.f.String()).CombinedOutput(); err == nil || !strings.Contains(string(out), "--at") {
+		t.Errorf("cat at no revision: %v, %s", err, out)
+	}
 	if out, err := exec.Command(built.wcfs, "watch", t.TempDir(), w.f.String()).CombinedOutput(); err == nil || !strings.Contains(string(out), "no wcfs") {
 		t.Errorf("watch of nothing: %v, %s", err, out)
+	}
+
+	out.reset()
+	cmd = exec.Command(built.wcfs, "watch", w.mnt, w.f.String())
+	cmd.Stdout, cmd.Stderr = &out, &out
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer cmd.Process.Kill()
+	w.eventually("the watch", func() bool { return strings.Contains(out.String(), "watch "+w.f.String()) })
+	w.kill()
+	if err := cmd.Wait(); err == nil || !strings.Contains(out.String(), "view is lost") {
+		t.Errorf("watch of a server that was killed: %v\n%s", err, out.String())
 	}
 }

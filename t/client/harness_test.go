@@ -256,6 +256,8 @@ func words(kind string) []string {
 		return []string{envClient + "=1", "GOMAXPROCS=1", envMap + "=1", built.self}
 	case "c":
 		return []string{built.client}
+	case "calarm":
+		return []string{"WCFS_TEST_ALARM=1", built.client}
 	}
 	lib := filepath.Join(built.dir, "libwcfs.so")
 	if kind == "pyread" {
@@ -325,4 +327,10 @@ func (b *buffer) String() string {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return b.b.String()
+}
+
+func (b *buffer) reset() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.b.Reset()
 }

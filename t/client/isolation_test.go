@@ -34,7 +34,7 @@ func TestIsolation(t *testing.T) {
 	var stop atomic.Bool
 	var looks, pinned atomic.Int64
 	var wg sync.WaitGroup
-	for i, kind := range []string{"go", "go", "c", "c", "c", "py", "py", "pyread"} {
+	for i, kind := range []string{"go", "go", "c", "c", "calarm", "calarm", "py", "py", "pyread"} {
 		mode := []string{"open", "base"}[i%2]
 		p := start(t, kind)
 		u := &user{w: w, p: p, mode: mode, mnt: w.mnt, rnd: rand.New(rand.NewPCG(seed, uint64(i))), looks: &looks, pinned: &pinned}

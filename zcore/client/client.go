@@ -26,8 +26,8 @@
 // any size. Bytes is there for programs that can live with what it says.
 //
 // Locks: View.use is held by readers over their I/O and by Resync and Close alone; nothing that answers
-// pins takes it. session.mu guards a view's state and is held over mmap and close, which never wait for the
-// server. Order: View.use, session.mu.
+// pins takes it. session.mu guards a view's state; it is held over mmap, close and, where a whole file is
+// mapped, opens below @<rev>/, none of which ever waits for pins. Order: View.use, session.mu; link.mu is a leaf.
 package client
 
 import (

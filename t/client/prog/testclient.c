@@ -10,7 +10,7 @@
  *   fork                ok SIGNAL                  what ends a child that reads memory (0: nothing does)
  *   close               ok
  *
- * What fails is answered "error WHY".
+ * What fails is answered "error WHY". With WCFS_TEST_ALARM set a signal comes every millisecond.
  */
 #include <inttypes.h>
 #include <setjmp.h>
@@ -18,6 +18,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/time.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -30,6 +31,8 @@ static void on_sigbus(int sig)
     (void)sig;
     siglongjmp(fault, 1);
 }
+
+static void on_alarm(int sig) { (void)sig; }
 
 static uint32_t crc(const unsigned char *p, size_t n)
 {
@@ -110,6 +113,10 @@ int main(void)
     wcfs_view *volatile v = NULL;
     struct sigaction sa = {.sa_handler = on_sigbus, .sa_flags = SA_NODEFER};
     sigaction(SIGBUS, &sa, NULL);
+    struct sigaction alarm = {.sa_handler = on_alarm, .sa_flags = SA_RESTART};
+    struct itimerval often = {{0, 1000}, {0, 1000}};
+    if (getenv("WCFS_TEST_ALARM") && !sigaction(SIGALRM, &alarm, NULL))
+        setitimer(ITIMER_REAL, &often, NULL);
     while (fgets(line, sizeof line, stdin)) {
         uint64_t oid, at, off;
         char cmd[16] = "";

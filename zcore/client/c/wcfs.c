@@ -32,6 +32,9 @@
 #define LINE 4096           /* v9fs wants at most a page, aligned */
 #define WAIT_HEAD 30        /* seconds */
 
+/* Lookups and reads over FUSE answer EINTR to any signal that the program handles. */
+#define RETRY(call) ({ __typeof__(call) r_; do r_ = (call); while (r_ < 0 && errno == EINTR); r_; })
+
 struct pin {
     uint64_t blk, rev;      /* rev 0: free */
 };
@@ -94,7 +97,7 @@ static int open_below(const char *mnt, const char *rel, int flags, char *err)
     char *p = path(mnt, "%s", rel);
     if (!p)
         return fail(err, "out of memory");
-    int fd = open(p, flags | O_CLOEXEC), e = errno;
+    int fd = RETRY(open(p, flags | O_CLOEXEC)), e = errno;
     if (fd < 0)
         fail(err, "open %s: %s%s", p, strerror(e), e == EINVAL ? " (there is no such ZBigFile)" : "");
     free(p);
@@ -116,7 +119,7 @@ static int read_number(const char *mnt, const char *rel, int base, int digits, u
     int fd = open_below(mnt, rel, O_RDONLY, err);
     if (fd < 0)
         return -1;
-    ssize_t r = pread(fd, buf, sizeof buf - 1, 0);
+    ssize_t r = RETRY(pread(fd, buf, sizeof buf - 1, 0));
     int e = errno;
     close(fd);
     if (r < 0)
@@ -245,7 +248,7 @@ static int map_rev(wcfs_view *v, uint64_t rev, size_t off, size_t len)
     int fd = open_rev(v, rev, NULL);
     if (fd < 0)
         return -1;
-    int bad = fstat(fd, &st);
+    int bad = RETRY(fstat(fd, &st));
     size_t have = bad || (size_t)st.st_size <= off ? 0 : (size_t)st.st_size - off;
     if (have > len)
         have = len;
@@ -261,7 +264,7 @@ static int map_rev(wcfs_view *v, uint64_t rev, size_t off, size_t len)
 static int map_shared(wcfs_view *v, size_t off, size_t len)
 {
     struct stat st;
-    if (fstat(v->shared, &st))
+    if (RETRY(fstat(v->shared, &st)))
         return -1;
     if (v->shared_end > (size_t)st.st_size) /* it has become shorter */
         v->shared_end = st.st_size - st.st_size % v->blksize;
@@ -304,7 +307,7 @@ static int send_line(wcfs_view *v, const char *fmt, ...)
     int n = vsnprintf(buf, sizeof buf, fmt, ap);
     va_end(ap);
     /* pwrite, as write(2) would wait for the read(2) of the pinner behind v9fs */
-    ssize_t w = v->base_mode ? pwrite(v->link, buf, n, 0) : write(v->link, buf, n);
+    ssize_t w = RETRY(v->base_mode ? pwrite(v->link, buf, n, 0) : write(v->link, buf, n));
     return w == n ? 0 : -1;
 }
 
@@ -387,9 +390,7 @@ static void *pinner(void *arg)
     char buf[1024]; /* the line so far */
     size_t len = 0;
     for (;;) {
-        ssize_t n = v->base_mode ? pread(v->link, v->line, LINE, 0) : read(v->link, v->line, LINE);
-        if (n < 0 && errno == EINTR)
-            continue;
+        ssize_t n = RETRY(v->base_mode ? pread(v->link, v->line, LINE, 0) : read(v->link, v->line, LINE));
         pthread_mutex_lock(&v->mu);
         if (n <= 0) {
             if (!v->leaving)
@@ -518,7 +519,7 @@ static int arrange(wcfs_view *v, uint64_t at, bool scratch, char *err)
     int fd = open_rev(v, at, err);
     if (fd < 0)
         return -1;
-    int bad = fstat(fd, &st) || fstat(v->shared, &sh);
+    int bad = RETRY(fstat(fd, &st)) || RETRY(fstat(v->shared, &sh));
     close(fd);
     if (bad)
         return fail(err, "stat: %s", strerror(errno));
@@ -556,7 +557,7 @@ static int read_blksize(wcfs_view *v, char *err)
     struct stat st;
     snprintf(rel, sizeof rel, ".wcfs/blksize/%016" PRIx64, v->oid);
     if (read_number(v->mnt, rel, 10, 0, &n, err)) {
-        if (errno != ENOENT || fstat(v->shared, &st))
+        if (errno != ENOENT || RETRY(fstat(v->shared, &st)))
             return -1;
         n = st.st_blksize; /* only a part of the tree is mounted */
     }
@@ -585,7 +586,7 @@ static int is_9p(const char *dir, char *err)
     size_t room = 0;
     unsigned ma, mi;
     int found = 0;
-    if (stat(dir, &st))
+    if (RETRY(stat(dir, &st)))
         return fail(err, "%s: %s", dir, strerror(errno));
     FILE *f = fopen("/proc/self/mountinfo", "re");
     if (!f)
@@ -710,12 +711,10 @@ ssize_t wcfs_read(wcfs_view *v, void *buf, size_t len, uint64_t off, char *err)
         int fd = rev ? open_rev(v, rev, err) : v->shared;
         if (fd < 0)
             return -1;
-        ssize_t r = pread(fd, (char *)buf + done, n, off);
+        ssize_t r = RETRY(pread(fd, (char *)buf + done, n, off));
         int e = errno;
         if (rev)
             close(fd);
-        if (r < 0 && e == EINTR)
-            continue;
         if (r < 0)
             return fail(err, "read at %" PRIu64 ": %s", off, strerror(e));
         pthread_mutex_lock(&v->mu);
