@@ -1,0 +1,7 @@
+// Package isolation checks that no reader ever sees a byte of a wrong revision: on a real mount of a
+// real server a Python program commits as fast as it can, while client processes in C and in Python look
+// at many revisions through memory mappings and pages are dropped behind their backs.
+//
+// What a block must hold comes from the writer's own log, not from wcfs. Each run fails too when it was
+// no test: too few checks, no pins, nothing kept in the page cache.
+package isolation
