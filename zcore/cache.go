@@ -14,7 +14,7 @@ import (
 const (
 	dropParallel = 8                      // blocks invalidated at once
 	saveWait     = 100 * time.Millisecond // a store under @rev that takes longer goes on in the background
-	uploadMax    = 32 << 10               // READs up to this size are random access: the rest of the block is uploaded
+	maxSmall     = 4096                   // small READs remembered per file
 	uploads      = 4                      // uploads at once over all files
 )
 

@@ -55,9 +55,11 @@ type Core struct {
 	host *Domain
 	pc   PageCache // set before Run; nil without a FUSE front
 
-	zeros    []byte    // what holes are answered from
-	buffers  sync.Pool // of *[]byte, a block long
-	pageSize int64     // of the page cache, bytes
+	zeros       []byte        // what holes are answered from
+	buffers     sync.Pool     // of *[]byte, a block long
+	pageSize    int64         // of the page cache, bytes
+	smallRead   int           // READs up to this size are random access, bytes
+	prefetching chan struct{} // bounds loads ahead of readers
 
 	ctx    context.Context // ends with EIO mode or after Run
 	cancel context.CancelCauseFunc
@@ -98,19 +100,21 @@ func New(ctx context.Context, stor zodb.Storage, opts Options) (*Core, error) {
 	}
 	c := &Core{
 		stor: stor, opts: opts, log: opts.Log,
-		tail:     history.New(stor, head, history.Options{Retention: opts.Retention}),
-		host:     newDomain("host", true),
-		zeros:    make([]byte, 1<<20),
-		pageSize: 4096,
-		failed:   make(chan struct{}),
-		view:     head,
-		head:     head,
-		viewMove: make(chan struct{}),
-		headMove: make(chan struct{}),
-		files:    map[zodb.Oid]*HeadFile{},
-		revs:     map[revKey]*keptRev{},
-		zheads:   map[*ZheadStream]struct{}{},
-		queued:   make(chan struct{}, 1),
+		tail:        history.New(stor, head, history.Options{Retention: opts.Retention}),
+		host:        newDomain("host", true),
+		zeros:       make([]byte, 1<<20),
+		pageSize:    4096,
+		smallRead:   32 << 10,
+		prefetching: make(chan struct{}, prefetches),
+		failed:      make(chan struct{}),
+		view:        head,
+		head:        head,
+		viewMove:    make(chan struct{}),
+		headMove:    make(chan struct{}),
+		files:       map[zodb.Oid]*HeadFile{},
+		revs:        map[revKey]*keptRev{},
+		zheads:      map[*ZheadStream]struct{}{},
+		queued:      make(chan struct{}, 1),
 	}
 	c.base = headBase{tid: head, since: time.Now(), hold: c.tail.Hold(head)}
 	c.ctx, c.cancel = context.WithCancelCause(context.WithoutCancel(ctx))
@@ -188,13 +192,6 @@ func (c *Core) isFailed() bool {
 	default:
 		return false
 	}
-}
-
-// within returns ctx bounded by the life of the core.
-func (c *Core) within(ctx context.Context) (context.Context, context.CancelFunc) {
-	ctx, cancel := context.WithCancel(ctx)
-	stop := context.AfterFunc(c.ctx, cancel)
-	return ctx, func() { stop(); cancel() }
 }
 
 // ioError turns a failed load into the error that clients get, and logs what is the database's fault.

@@ -83,7 +83,7 @@ func newSim(t *testing.T, seed uint64) *sim {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s.core.pageSize = simPage
+	s.core.pageSize, s.core.smallRead = simPage, simPage
 	s.k = newSimKernel(s.core, s.db)
 	s.core.SetPageCache(s.k)
 	return s

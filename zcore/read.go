@@ -29,6 +29,10 @@ type HeadFile struct {
 	mu        sync.Mutex
 	watches   map[*Domain]*watchTable // mu
 	cacheLock map[Blk]chan struct{}   // mu; held per block over uploads and invalidations
+	small     map[Blk]struct{}        // mu; blocks that had one small READ, at most maxSmall
+
+	recent     [recentBlks]Blk // mu; where readers in order are
+	nextRecent int             // mu; the next of recent to be replaced
 }
 
 // FileAttr are the attributes of a bigfile.
@@ -106,6 +110,7 @@ func (c *Core) addFile(h *history.File) *HeadFile {
 	f := &HeadFile{
 		c: c, h: h, uploads: make(chan struct{}, uploads), reads: map[Blk]*blkReads{},
 		watches: map[*Domain]*watchTable{}, cacheLock: map[Blk]chan struct{}{},
+		small: map[Blk]struct{}{},
 	}
 	c.files[h.Oid] = f
 	return f
@@ -176,12 +181,15 @@ func (f *HeadFile) answer(dom *Domain, size int, parts []part, got []blkData) Da
 	var d Data
 	for i, p := range parts {
 		d.Pieces = f.c.appendPieces(d.Pieces, got[i].b, p.off, p.len)
+		if p.off == 0 && size > f.c.smallRead {
+			f.goOn(got[i])
+		}
 	}
 	d.Done = func() {
 		for _, g := range got {
 			g.end()
 		}
-		if dom.local && f.c.pc != nil && size <= uploadMax && int64(size) < f.h.Blksize {
+		if dom.local && f.c.pc != nil && size <= f.c.smallRead && int64(size) < f.h.Blksize {
 			for _, g := range got {
 				f.maybeUpload(g)
 			}
@@ -190,13 +198,44 @@ func (f *HeadFile) answer(dom *Domain, size int, parts []part, got []blkData) Da
 	return d
 }
 
-// maybeUpload has the whole block of a small READ uploaded in the background.
+// goOn has what somebody who reads in order will read next made ready.
+func (f *HeadFile) goOn(g blkData) {
+	switch {
+	case g.b.plain.File != nil:
+		g.b.readAhead()
+	case !g.m.Hole && f.follows(g.r.blk):
+		f.prefetch(g.r.blk, g.r.view)
+	}
+}
+
+// maybeUpload has the whole block of a small READ uploaded in the background. Where it was not even loaded
+// for that READ, whoever asks for one page only is not made to pay for all: then a second READ is awaited.
 func (f *HeadFile) maybeUpload(g blkData) {
 	end, _ := f.sizeNow()
 	if g.m.Hole || f.h.Blksize%f.c.pageSize != 0 || (int64(g.r.blk)+1)*f.h.Blksize > end {
 		return
 	}
+	if g.b.plain.File != nil && !f.readBefore(g.r.blk) {
+		return
+	}
 	go f.c.upload(f, g)
+}
+
+// readBefore tells whether a block lately had a small READ before this one.
+func (f *HeadFile) readBefore(blk Blk) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	_, before := f.small[blk]
+	switch {
+	case before:
+		delete(f.small, blk)
+	case len(f.small) >= maxSmall:
+		clear(f.small)
+		fallthrough
+	default:
+		f.small[blk] = struct{}{}
+	}
+	return before
 }
 
 func firstError(errs []error) error {

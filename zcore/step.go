@@ -26,6 +26,7 @@ const (
 	StepPinDecide  Step = "pin: about to be decided"
 	StepPinSend    Step = "pin: about to be sent"
 	StepUpload     Step = "upload: checked"
+	StepPrefetch   Step = "prefetch: looked up"
 )
 
 func (c *Core) step(s Step) {

@@ -27,6 +27,8 @@ type dataFile struct {
 	end   int64     // just past the last complete transaction
 	last  zodb.Tid  // its tid, 0 if there is none
 	next  *dataFile // what replaced this file, nil while nothing has; owns a reference
+
+	extents extents
 }
 
 func (f *dataFile) acquire() { f.refs.Add(1) }

@@ -77,18 +77,32 @@ func (s *Storage) ExtentAt(ctx context.Context, oid zodb.Oid, at zodb.Tid) (zodb
 	if err != nil {
 		return zodb.Extent{}, nil, s.loadError(oid, at, err)
 	}
-	rev, data, _, err := v.find(ctx, at)
-	if err == nil {
-		if err = v.checkRoom(data); err == nil && data.Len >= 2 && bytes.HasPrefix(data.more[:], []byte(".z")) {
-			err = zodb.ErrNoExtent
+	e, ok := v.f.extents.get(v, at)
+	if !ok {
+		if e, err = v.extent(ctx, at); err == nil {
+			v.f.extents.put(v, e)
 		}
+	}
+	if err == nil && !e.plain {
+		err = zodb.ErrNoExtent
 	}
 	if err != nil {
 		v.f.release()
 		return zodb.Extent{}, nil, s.loadError(oid, at, err)
 	}
-	x := zodb.Extent{File: v.f.f, Off: data.pos + fsformat.DataHdrLen, Len: data.Len, Serial: rev.Tid}
-	return x, v.f.release, nil
+	return zodb.Extent{File: v.f.f, Off: e.off, Len: e.len, Serial: e.serial}, v.f.release, nil
+}
+
+// extent finds and checks the record with the data as of at.
+func (v view) extent(ctx context.Context, at zodb.Tid) (extent, error) {
+	rev, data, until, err := v.find(ctx, at)
+	if err == nil {
+		err = v.checkRoom(data)
+	}
+	return extent{
+		last: v.pos, serial: rev.Tid, until: until, off: data.pos + fsformat.DataHdrLen, len: data.Len,
+		plain: data.Len < 2 || !bytes.HasPrefix(data.more[:], []byte(".z")),
+	}, err
 }
 
 func (s *Storage) loadError(oid zodb.Oid, at zodb.Tid, err error) error {
