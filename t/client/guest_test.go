@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -41,8 +42,7 @@ func guest(t *testing.T, kernel string, long time.Duration) {
 	qemutest.Kernel(t, kernel) // fetched before the clock runs
 	seed := uint64(time.Now().UnixNano()) >> 1
 	t.Logf("seed %d", seed)
-	sock := filepath.Join(t.TempDir(), "9p")
-	w := newWorld(t, 8192, func(tx *zgen.Tx, f zodb.Oid) { tx.Write(f, 12, []byte("last"), zgen.Blk0) }, "--9p=unix:"+sock)
+	w := newWorld(t, 8192, func(tx *zgen.Tx, f zodb.Oid) { tx.Write(f, 12, []byte("last"), zgen.Blk0) }, "--9p=tcp:127.0.0.1:0")
 	const native = "/wcfs"
 	places := []struct{ kind, mnt string }{
 		{"go", native}, {"c", native}, {"py", native}, {"c", w.mnt}, {"py", w.mnt}, {"go", w.mnt},
@@ -51,7 +51,7 @@ func guest(t *testing.T, kernel string, long time.Duration) {
 	for _, p := range places {
 		kinds = append(kinds, p.kind)
 	}
-	procs := startGuest(t, kernel, sock, kinds)
+	procs := startGuest(t, kernel, w.nineAddr(), kinds)
 	var stop atomic.Bool
 	var looks, pinned atomic.Int64
 	var wg sync.WaitGroup
@@ -91,9 +91,9 @@ func guest(t *testing.T, kernel string, long time.Duration) {
 }
 
 // startGuest boots a guest in which clients run.
-func startGuest(t *testing.T, kernel, sock string, kinds []string) []*proc {
+func startGuest(t *testing.T, kernel, addr string, kinds []string) []*proc {
 	t.Helper()
-	args := []string{"run", "--kernel", kernel, "--9p=unix:" + sock, "--timeout=8m"}
+	args := []string{"run", "--kernel", kernel, "--9p=" + addr, "--timeout=8m"}
 	if strings.HasPrefix(py.Root(), os.TempDir()) { // which is the guest's own
 		args = append(args, "--share=repo="+py.Root())
 	}
@@ -160,6 +160,16 @@ func startGuest(t *testing.T, kernel, sock string, kinds []string) []*proc {
 		}
 	}()
 	return procs
+}
+
+// nineAddr returns where the server listens for 9P.
+func (w *world) nineAddr() string {
+	w.t.Helper()
+	m := regexp.MustCompile(`9p=(tcp:\S+)`).FindStringSubmatch(w.log.String())
+	if m == nil {
+		w.t.Fatalf("the server does not tell its address:\n%s", w.log.String())
+	}
+	return m[1]
 }
 
 // muxWriter writes whole lines for one client of mux.py.
