@@ -47,6 +47,7 @@ type cli struct {
 	History historyCmd `cmd:"" help:"Show which block of a bigfile changed at which transaction."`
 	Dial    dialCmd    `cmd:"" help:"Carry local 9P connections through TLS to a server."`
 	Run     runCmd     `cmd:"" help:"Boot a guest on this host's root and run a program in it."`
+	Bench   benchCmd   `cmd:"" help:"Measure how fast a bigfile of yours is read."`
 	Demo    demoCmd    `cmd:"" help:"Serve a small database that changes once a second, and show what happens."`
 }
 

@@ -22,7 +22,7 @@ type serveCmd struct {
 	PinTimeout time.Duration `name:"pintimeout" default:"30s" help:"Kill clients that do not acknowledge a pin within this time."`
 	ReadAhead  int           `name:"read-ahead-kb" placeholder:"KB" help:"Raise the kernel's read-ahead for the mount; 1024 is good for sequential readers."`
 
-	DebugAddr  string        `name:"debug-addr" placeholder:"HOST:PORT" help:"Serve profiles of this process (pprof) at this loopback address."`
+	DebugAddr string `name:"debug-addr" placeholder:"HOST:PORT" help:"Serve profiles of this process (pprof) at this loopback address."`
 
 	storageOptions
 	nineOptions
