@@ -29,9 +29,10 @@ func main() {
 	groups := flag.String("groups", "", "groups of probes, with commas between: fuse, v9fs, mm; default: all that the kernel can be asked")
 	spoil := flag.Bool("spoil", false, "let servers and options misbehave: the answers must be the other ones")
 	only := flag.String("probes", "", "names of probes, with commas between")
+	verbose := flag.Bool("v", false, "show the consoles of guests")
 	guest := flag.Bool("in-guest", false, "internal: run here, and print a line a probe")
 	flag.Parse()
-	ask := question{groups: split(*groups), names: split(*only), spoil: *spoil}
+	ask := question{groups: split(*groups), names: split(*only), spoil: *spoil, verbose: *verbose}
 	if *guest {
 		runAll(ask, "/proc/self/exe", os.Stdout)
 		return
@@ -72,6 +73,7 @@ func split(s string) []string {
 type question struct {
 	groups, names []string // nil: all
 	spoil         bool
+	verbose       bool // show guests' consoles
 }
 
 func (q question) probes() []probe.Probe {

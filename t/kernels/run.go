@@ -38,18 +38,22 @@ func askKernel(ctx context.Context, name string, q question) (report, error) {
 	if q.spoil {
 		program = append(program, "-spoil")
 	}
-	var log bytes.Buffer
-	res, err := qemu.Run(ctx, qemu.Spec{
+	var out bytes.Buffer
+	var stdout, log io.Writer = &out, nil
+	if q.verbose {
+		stdout, log = io.MultiWriter(&out, os.Stderr), os.Stderr
+	}
+	_, err = qemu.Run(ctx, qemu.Spec{
 		Kernel: k, Program: program, Env: []string{"PATH=/bin"}, Net: true, Memory: 1024, CPUs: 2,
 		Modules: []string{"fuse"}, Files: []qemu.File{{Path: "/kernels", Source: exe, Mode: 0o755}},
-		KernelLog: &log, Timeout: 15 * time.Minute,
+		Stdout: stdout, KernelLog: log, Timeout: 15 * time.Minute,
 	})
 	if err != nil {
 		return report{}, err
 	}
-	r := report{Kernel: name, Release: k.Release, Answers: parse(bytes.NewReader(res.Output))}
+	r := report{Kernel: name, Release: k.Release, Answers: parse(bytes.NewReader(out.Bytes()))}
 	if want := len(q.probes()); len(r.Answers) != want {
-		return r, fmt.Errorf("%d of %d probes were answered:\n%s", len(r.Answers), want, res.Output)
+		return r, fmt.Errorf("%d of %d probes were answered:\n%s", len(r.Answers), want, out.Bytes())
 	}
 	return r, nil
 }
@@ -125,7 +129,6 @@ func runProbe(p probe.Probe, spoil bool, exe string) answer {
 	cmd := probe.Command(exe, args...)
 	var out bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &out
-	cmd.SysProcAttr = nil
 	if err := cmd.Start(); err != nil {
 		a.Seen = err.Error()
 		return a

@@ -335,11 +335,7 @@ func nineLoss(e *Env) (Verdict, error) {
 		return Verdict{}, err
 	}
 	if !e.Spoil {
-		t.set(func() {
-			for _, c := range t.conns {
-				c.Close()
-			}
-		})
+		t.stop()
 	}
 	began := time.Now()
 	select {

@@ -34,7 +34,7 @@ type toyNine struct {
 }
 
 // start listens on loopback.
-func (t *toyNine) start() error {
+func (t *toyNine) start(e *Env) error {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		return err
@@ -44,6 +44,7 @@ func (t *toyNine) start() error {
 	if t.value == nil {
 		t.value = func(pg int64) byte { return byte(pg + 1) }
 	}
+	e.atEnd = append(e.atEnd, t.stop)
 	go func() {
 		for {
 			c, err := l.Accept()
@@ -56,6 +57,17 @@ func (t *toyNine) start() error {
 		}
 	}()
 	return nil
+}
+
+// stop ends all connections. A process that is its own server must do that before it exits: closing files
+// would wait for replies.
+func (t *toyNine) stop() {
+	t.listen.Close()
+	t.set(func() {
+		for _, c := range t.conns {
+			c.Close()
+		}
+	})
 }
 
 // mount mounts the file system in e.Dir/name.
@@ -76,7 +88,7 @@ func (t *toyNine) mount(e *Env, name, options string) (string, error) {
 
 // startMount does both and opens the file.
 func (t *toyNine) startMount(e *Env, options string, flags int) (*os.File, error) {
-	if err := t.start(); err != nil {
+	if err := t.start(e); err != nil {
 		return nil, err
 	}
 	dir, err := t.mount(e, "m", options)

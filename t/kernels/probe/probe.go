@@ -52,6 +52,8 @@ type Verdict struct {
 type Env struct {
 	Dir   string // an empty folder, for mounts
 	Spoil bool   // misbehave
+
+	atEnd []func() // called when the verdict is told
 }
 
 func yes(format string, args ...any) (Verdict, error) {
@@ -103,7 +105,13 @@ func Main(args []string) int {
 		fmt.Fprintln(os.Stderr, err)
 		return 2
 	}
-	v, err := p.Run(&Env{Dir: args[1], Spoil: len(args) > 2 && args[2] == "spoil"})
+	e := &Env{Dir: args[1], Spoil: len(args) > 2 && args[2] == "spoil"}
+	v, err := p.Run(e)
+	defer func() {
+		for _, f := range e.atEnd {
+			f()
+		}
+	}()
 	if err != nil {
 		fmt.Printf("verdict error %s\n", oneLine(err.Error()))
 		return 1
