@@ -97,12 +97,19 @@ func (l *Link) drained(limit time.Duration) {
 		done := len(l.out) == 0 || l.closed
 		l.mu.Unlock()
 		if done {
+			l.pause(min(limit, 50*time.Millisecond)) // it has them, and may want to tell somebody
 			return
 		}
-		select {
-		case <-time.After(5 * time.Millisecond):
-		case <-l.c.ctx.Done():
+		l.pause(5 * time.Millisecond)
+		if l.c.ctx.Err() != nil {
 			return
 		}
+	}
+}
+
+func (l *Link) pause(d time.Duration) {
+	select {
+	case <-time.After(d):
+	case <-l.c.ctx.Done():
 	}
 }
