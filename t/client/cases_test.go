@@ -2,12 +2,16 @@ package client_test
 
 import (
 	"fmt"
+	"os"
 	"os/exec"
+	"path/filepath"
 	"slices"
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
+	"wcfs/t/py"
 	"wcfs/zcore/zdata"
 	"wcfs/zcore/zdata/zgen"
 	"wcfs/zcore/zodb"
@@ -350,5 +354,20 @@ func TestCommands(t *testing.T) {
 	w.kill()
 	if err := cmd.Wait(); err == nil || !strings.Contains(out.String(), "view is lost") {
 		t.Errorf("watch of a server that was killed: %v\n%s", err, out.String())
+	}
+}
+
+// The C client's table of pins.
+func TestPinTable(t *testing.T) {
+	bin, seed := filepath.Join(built.dir, "testpins"), fmt.Sprint(time.Now().UnixNano())
+	build := exec.Command("gcc", "-std=gnu11", "-Wall", "-Wextra", "-Wno-unused-function", "-O2", "-g", "-fsanitize=address,undefined",
+		"-I", filepath.Join(py.Root(), "zcore/client/c"), "-pthread", "-o", bin, "prog/testpins.c")
+	if out, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	run := exec.Command(bin, seed)
+	run.Env = append(os.Environ(), "ASAN_OPTIONS=detect_leaks=0")
+	if out, err := run.CombinedOutput(); err != nil {
+		t.Errorf("seed %s: %v\n%s", seed, err, out)
 	}
 }
