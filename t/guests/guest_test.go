@@ -1,0 +1,171 @@
+package guests
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"io"
+	"strings"
+	"testing"
+	"time"
+
+	"wcfs/qemu"
+	"wcfs/qemu/qemutest"
+)
+
+// transport is how a guest reaches the server.
+type transport string
+
+const (
+	tcp    transport = "tcp"
+	virtfs transport = "virtfs"
+)
+
+// guest is a small guest whose program is a shell that takes commands from here.
+type guest struct {
+	t     *testing.T
+	name  string
+	m     *qemu.Machine
+	mount string // options of its mount, without the port
+	in    *io.PipeWriter
+	lines chan string // what the shell prints; closed at its end
+	n     int         // commands
+}
+
+// spec is what a guest is made of. The turn to run guests is the caller's.
+type spec struct {
+	name   string // its uname
+	kernel string
+	how    transport
+	port   string // for tcp, where the server is reached
+	cpus   int
+}
+
+const memory = 128 // MiB: little, so that pages of mappings go
+
+// boot starts a guest that has the server at /wcfs and the writer's log at /log.
+func boot(t *testing.T, s *server, sp spec) *guest {
+	t.Helper()
+	in, inWriter := io.Pipe()
+	out, outWriter := io.Pipe()
+	g := &guest{t: t, name: sp.name, in: inWriter, lines: make(chan string, 1000)}
+	q := qemu.Spec{
+		Kernel: qemutest.Kernel(t, sp.kernel), Memory: memory, CPUs: sp.cpus, Net: true, Accel: qemu.TCG,
+		Program: []string{"/bin/sh"}, Env: []string{"PATH=/bin"},
+		Files:  []qemu.File{{Path: "/checker", Source: checker(), Mode: 0o755}},
+		Shares: []qemu.Share{{Tag: "log", Dir: s.w.logDir(), Mount: "/log", ReadOnly: true}},
+		Stdin:  in, Stdout: outWriter,
+		Timeout: 15 * time.Minute, BootTimeout: 2 * time.Minute,
+	}
+	g.mount = "trans=tcp,version=9p2000.L,cache=none,access=any,msize=1044504,uname=" + sp.name
+	if sp.how == virtfs {
+		q.Shares = append(q.Shares, qemu.Share{Tag: "wcfs", Dir: s.mnt, Mount: "/wcfs"})
+	} else {
+		q.Mounts = []qemu.Mount{{Source: "10.0.2.2", Target: "/wcfs", Options: g.mount + ",port=" + sp.port}}
+	}
+	m, err := qemu.Start(context.Background(), q)
+	if err != nil {
+		t.Fatal(err)
+	}
+	g.m = m
+	t.Cleanup(func() {
+		g.kill()
+		if t.Failed() {
+			t.Logf("console of %s:\n%s", g.name, m.Console())
+		}
+	})
+	go func() { // it follows the guest, to tell when it runs
+		_, err := m.Wait(context.Background())
+		outWriter.CloseWithError(err)
+	}()
+	go func() {
+		scan := bufio.NewScanner(out)
+		for scan.Scan() {
+			g.lines <- strings.TrimRight(scan.Text(), "\r")
+		}
+		close(g.lines)
+	}()
+	return g
+}
+
+// running waits until the guest takes commands.
+func (g *guest) running() {
+	g.t.Helper()
+	began := time.Now()
+	g.sh(2*time.Minute, "true")
+	g.t.Logf("%s runs after %v more", g.name, time.Since(began).Round(time.Millisecond))
+}
+
+// sh has the shell do something and returns what was printed and the exit status.
+func (g *guest) sh(limit time.Duration, format string, args ...any) (string, int) {
+	g.t.Helper()
+	g.n++
+	text := fmt.Sprintf(format, args...)
+	go fmt.Fprintf(g.in, "%s\necho \"= %d $?\"\n", text, g.n) // its end is seen below; the pipe is closed by kill
+	var said strings.Builder
+	timer := time.NewTimer(limit)
+	defer timer.Stop()
+	for {
+		select {
+		case line, ok := <-g.lines:
+			if !ok {
+				g.t.Fatalf("%s: %s: the guest ended; it said %q", g.name, text, said.String())
+			}
+			var n, status int
+			if k, _ := fmt.Sscanf(line, "= %d %d", &n, &status); k == 2 && n == g.n {
+				return said.String(), status
+			}
+			said.WriteString(line + "\n")
+		case <-timer.C:
+			g.t.Fatalf("%s: %s: not done after %v; it said %q", g.name, text, limit, said.String())
+		}
+	}
+}
+
+// must is sh, whose status must be 0.
+func (g *guest) must(limit time.Duration, format string, args ...any) string {
+	g.t.Helper()
+	said, status := g.sh(limit, format, args...)
+	if status != 0 {
+		g.t.Errorf("%s: %s: status %d: %s", g.name, fmt.Sprintf(format, args...), status, said)
+	}
+	return said
+}
+
+// remount mounts the server at a port anew.
+func (g *guest) remount(port string) {
+	g.t.Helper()
+	g.must(patience, "umount -l /wcfs; mount -t 9p -o %s,port=%s 10.0.2.2 /wcfs", g.mount, port)
+}
+
+// pressure takes pages away until the guest ends.
+func (g *guest) pressure() {
+	g.t.Helper()
+	g.must(patience, "(while :; do echo 1 >/proc/sys/vm/drop_caches; sleep 1; done) & /checker hog 24 & sleep 0")
+}
+
+// check starts n checkers; wait gives what each said and its status.
+func (g *guest) check(w *writer, n, seconds, seed int) {
+	g.t.Helper()
+	for i := range n {
+		args := strings.Join(checkArgs(w, "/wcfs", "/log/log", seconds, seed+i), " ")
+		g.must(patience, "(/checker %s; echo \"exit $?\") >/tmp/said%d 2>&1 & pid%d=$!", args, i, i)
+	}
+}
+
+// checked waits for the checkers that check started.
+func (g *guest) checked(n, seconds int) []outcome {
+	g.t.Helper()
+	var list []outcome
+	for i := range n {
+		said, _ := g.sh(time.Duration(seconds)*time.Second+2*time.Minute, "wait $pid%d; cat /tmp/said%d", i, i)
+		list = append(list, parse(said))
+	}
+	return list
+}
+
+// kill ends the guest as a power failure does.
+func (g *guest) kill() {
+	g.m.Close()
+	g.in.Close()
+}
