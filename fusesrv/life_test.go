@@ -18,6 +18,7 @@ import (
 	"github.com/hanwen/go-fuse/v2/fuse"
 	"golang.org/x/sys/unix"
 
+	"wcfs/t/isolation/dropcaches"
 	"wcfs/zcore/zodb"
 )
 
@@ -199,7 +200,7 @@ func TestRevisionsForgotten(t *testing.T) {
 		t.Error(err)
 	}
 	until(t, "the rest is forgotten", func() bool {
-		if err := os.WriteFile("/proc/sys/vm/drop_caches", []byte("2"), 0); err != nil {
+		if err := dropcaches.Drop(dropcaches.Names); err != nil {
 			t.Fatal(err)
 		}
 		return f.tree.live.Load() == 0 && f.srv.Inodes() == 1

@@ -7,6 +7,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"wcfs/t/isolation/dropcaches"
 	"wcfs/zcore/zdata"
 	"wcfs/zcore/zdata/zgen"
 	"wcfs/zcore/zodb"
@@ -16,6 +17,7 @@ import (
 // is there under the revision before, without a READ; all else stays.
 func TestCacheAfterCommit(t *testing.T) {
 	t.Parallel()
+	dropcaches.HoldOff(t)
 	w := newWorld(t)
 	f, other := w.file(6), w.file(2)
 	w.start()
@@ -74,13 +76,17 @@ func TestCacheAfterCommit(t *testing.T) {
 // block is dropped.
 func TestCacheOfPartialReads(t *testing.T) {
 	t.Parallel()
+	dropcaches.HoldOff(t)
 	w := newWorld(t)
 	f := w.file(5)
 	w.start()
 	at0 := w.db.Head()
 	m := w.mmap(headFile(f), 5)
 	m.readByte(2)
-	eventually(t, "the rest of the block", func() bool { return m.cached() == "00100" })
+	eventually(t, "the rest of the block", func() bool {
+		m.readByte(2)
+		return m.cached() == "00100"
+	})
 	w.change(f, 2)
 	m.expectCached("00000", "after a commit")
 	w.mmap(revFile(at0, f), 5).expectCached("00100", "the revision before")
@@ -107,6 +113,7 @@ func TestCacheOfPartialReads(t *testing.T) {
 // Holes are cached as zeros, and dropped when they become data; and the other way round.
 func TestCacheOfHoles(t *testing.T) {
 	t.Parallel()
+	dropcaches.HoldOff(t)
 	w := newWorld(t)
 	f := w.file(2)
 	w.change(f, 4)
@@ -144,6 +151,7 @@ func TestCacheOfHoles(t *testing.T) {
 // zhead line shows the size, the cache of what is inside survives, and there are no old bytes.
 func TestCacheAndSize(t *testing.T) {
 	t.Parallel()
+	dropcaches.HoldOff(t)
 	w := newWorld(t)
 	f := w.file(2)
 	w.start()
@@ -186,6 +194,7 @@ func TestCacheAndSize(t *testing.T) {
 // Blocks of 2 MiB, as they are in use; data shorter than the block; both block formats.
 func TestCacheOfBigBlocks(t *testing.T) {
 	t.Parallel()
+	dropcaches.HoldOff(t)
 	const big = 2 << 20
 	w := newWorld(t)
 	var f zodb.Oid
@@ -246,6 +255,7 @@ func TestCacheOfBigBlocks(t *testing.T) {
 // Fifty commits in a row to what is read all the time: the page cache is never older than zhead says.
 func TestCacheNeverBehind(t *testing.T) {
 	t.Parallel()
+	dropcaches.HoldOff(t)
 	w := newWorld(t)
 	f := w.file(3)
 	w.start()

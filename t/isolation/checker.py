@@ -1,7 +1,7 @@
 """As checker.c, for a Python program with numpy: the library is used through ctypes, and a fault under
 the interpreter's lock waits for the library's own thread only.
 
-usage: checker.py LIBRARY MNT LOG SECONDS SEED OID...
+usage: checker.py LIBRARY MNT LOG SECONDS SEED LAST OID...
 """
 
 import bisect
@@ -13,6 +13,7 @@ import time
 import numpy
 
 ERR = 256
+LAST = int(sys.argv[6])
 
 
 def library(path):
@@ -55,13 +56,13 @@ class Oracle:
 
     def at_from(self, least):
         self.follow()
-        first = max(len(self.tids) - 100, bisect.bisect_left(self.tids, least))
+        first = max(len(self.tids) - LAST, bisect.bisect_left(self.tids, least))
         return random.choice(self.tids[first:] or [0])
 
 
 def main():
     lib, mnt, oracle = library(sys.argv[1]), sys.argv[2].encode(), Oracle(sys.argv[3])
-    end, oids = time.time() + int(sys.argv[4]), [int(a, 16) for a in sys.argv[6:]]
+    end, oids = time.time() + int(sys.argv[4]), [int(a, 16) for a in sys.argv[7:]]
     random.seed(int(sys.argv[5]))
     start = int(open(sys.argv[2] + '/head/at').read(), 16)
     views, err = [None] * len(oids), ct.create_string_buffer(ERR)

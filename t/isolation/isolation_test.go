@@ -17,6 +17,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"wcfs/t/isolation/dropcaches"
 	"wcfs/t/py"
 )
 
@@ -59,6 +60,8 @@ type run struct {
 	gomaxprocs int
 	inC, inPy  int           // client processes of each kind
 	seconds    int           // how long
+	blocks     int           // files grow up to so many
+	last       int           // views are as of one of so many last commits
 	pintimeout time.Duration // of the server
 	cpu        string        // if not "", everything runs on that processor only
 
@@ -72,7 +75,7 @@ func TestIsolation(t *testing.T) {
 	bin := build(t)
 	for _, n := range []int{1, 2, 8} {
 		t.Run(fmt.Sprintf("GOMAXPROCS=%d", n), func(t *testing.T) {
-			r := &run{t: t, bin: bin, gomaxprocs: n, inC: 12, inPy: 4, seconds: duration(), pintimeout: 30 * time.Second}
+			r := &run{t: t, bin: bin, gomaxprocs: n, inC: 12, inPy: 4, seconds: duration(), blocks: 48, last: 100, pintimeout: 30 * time.Second}
 			r.do()
 		})
 	}
@@ -86,8 +89,13 @@ func TestMeasureHangs(t *testing.T) {
 		return
 	}
 	bin := build(t)
+	if other := os.Getenv("WCFS_MEASURE_SERVER"); other != "" { // with other waits, say
+		if err := errors.Join(os.Remove(filepath.Join(bin, "wcfs")), os.Symlink(other, filepath.Join(bin, "wcfs"))); err != nil {
+			t.Fatal(err)
+		}
+	}
 	for _, cpu := range []string{"", "0"} {
-		r := &run{t: t, bin: bin, gomaxprocs: 1, inC: 16, seconds: seconds, pintimeout: 4 * time.Second, cpu: cpu}
+		r := &run{t: t, bin: bin, gomaxprocs: 1, inC: 16, seconds: seconds, blocks: 6, last: 2, pintimeout: 4 * time.Second, cpu: cpu}
 		r.do()
 	}
 }
@@ -129,7 +137,7 @@ func (r *run) do() {
 
 func (r *run) startWriter() {
 	r.t.Helper()
-	cmd := py.Command(r.t, py.Py5, "../isolation/writer.py", r.database(), r.log, strconv.Itoa(blksize), "1")
+	cmd := py.Command(r.t, py.Py5, "../isolation/writer.py", r.database(), r.log, strconv.Itoa(blksize), "1", strconv.Itoa(r.blocks))
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	out, err := cmd.StdoutPipe()
 	if err := errors.Join(err, cmd.Start()); err != nil {
@@ -183,7 +191,7 @@ func (r *run) clients() map[string]int {
 	}
 	var cs []*client
 	for i := range r.inC + r.inPy {
-		args := append([]string{r.mnt, r.log, strconv.Itoa(r.seconds), strconv.Itoa(i + 1)}, r.oids...)
+		args := append([]string{r.mnt, r.log, strconv.Itoa(r.seconds), strconv.Itoa(i + 1), strconv.Itoa(r.last)}, r.oids...)
 		c := &client{}
 		if i < r.inC {
 			c.cmd = r.command(filepath.Join(r.bin, "checker"), args...)
@@ -238,7 +246,7 @@ func (p *pages) start() (stop func()) {
 			case <-quit:
 				return
 			case <-time.After(2 * time.Second):
-				if os.WriteFile("/proc/sys/vm/drop_caches", []byte("1"), 0) == nil {
+				if dropcaches.Drop(dropcaches.Pages) == nil {
 					p.drops.Add(1)
 				}
 			}

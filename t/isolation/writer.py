@@ -1,6 +1,6 @@
 """Commits to several growing bigfiles as fast as it can, and logs what every commit changed.
 
-usage: writer.py DATAFS LOG BLKSIZE SEED
+usage: writer.py DATAFS LOG BLKSIZE SEED BLOCKS
 
 Block b of file f written by commit n holds the 64-bit words ((n * 16 + f) * 1024 + b) * 65536 + i. A line
 of the log is `TID f:b:n f:b:n ...`, n = 0 for a block that became a hole; it is written after the
@@ -18,7 +18,7 @@ from ZODB.FileStorage import FileStorage
 from wendelin.bigfile.file_zodb import ZBigFile, ZBlk0, ZBlk1
 
 FILES = 3
-BLOCKS = 48  # a file grows up to so many
+BLOCKS = int(sys.argv[5])  # a file grows up to so many
 
 
 def main():

@@ -1,8 +1,8 @@
 /* checker - looks at bigfiles as of many revisions and checks every byte.
  *
- * usage: checker MNT LOG SECONDS SEED OID...
+ * usage: checker MNT LOG SECONDS SEED LAST OID...
  *
- * LOG is what writer.py says of its commits. Views are opened at one of its tids, move on to later ones,
+ * LOG is what writer.py says of its commits. Views are opened at one of its LAST tids, move on to later ones,
  * and are opened anew; blocks are read through the mapping. At the end one line with what was done is
  * printed. A wrong byte, an error, or SIGBUS is exit status 1 and a line on stderr.
  */
@@ -29,6 +29,7 @@ static struct { struct rev *revs; size_t len; } oracle[FILES][BLOCKS];
 static uint64_t *tids;
 static size_t ntids;
 static FILE *log_file;
+static size_t last;
 
 static uint64_t checks, bytes, pinned_checks, kept, resyncs, opens, drops;
 
@@ -139,7 +140,7 @@ static void on_sigbus(int sig, siginfo_t *info, void *ctx)
 static uint64_t at_from(uint64_t least)
 {
     follow_log();
-    size_t first = ntids > 100 ? ntids - 100 : 0;
+    size_t first = ntids > last ? ntids - last : 0;
     while (first < ntids && tids[first] < least)
         first++;
     return first < ntids ? tids[first + random() % (ntids - first)] : 0;
@@ -156,15 +157,16 @@ static void check_size(wcfs_view *v, unsigned f)
 
 int main(int argc, char **argv)
 {
-    if (argc < 6)
-        die("usage", "checker MNT LOG SECONDS SEED OID...");
+    if (argc < 7)
+        die("usage", "checker MNT LOG SECONDS SEED LAST OID...");
     const char *mnt = argv[1];
     char err[WCFS_ERR];
-    unsigned nfiles = argc - 5;
+    unsigned nfiles = argc - 6;
     if (!(log_file = fopen(argv[2], "r")))
         die(argv[2], "cannot open");
     time_t end = time(NULL) + atoi(argv[3]);
     srandom(atoi(argv[4]));
+    last = atoi(argv[5]);
     struct sigaction sa = {.sa_sigaction = on_sigbus, .sa_flags = SA_SIGINFO};
     sigaction(SIGBUS, &sa, NULL);
 
@@ -187,7 +189,7 @@ int main(int argc, char **argv)
                 usleep(1000);
                 continue;
             }
-            if (!(views[f] = wcfs_open(mnt, strtoull(argv[5 + f], NULL, 16), at, err)))
+            if (!(views[f] = wcfs_open(mnt, strtoull(argv[6 + f], NULL, 16), at, err)))
                 die("open", err);
             opens++;
             check_size(views[f], f);
@@ -207,7 +209,7 @@ int main(int argc, char **argv)
             break;
         }
         case 5: case 6:
-            snprintf(path, sizeof path, "%s/head/bigfile/%s", mnt, argv[5 + f]);
+            snprintf(path, sizeof path, "%s/head/bigfile/%s", mnt, argv[6 + f]);
             if ((fd = open(path, O_RDONLY)) >= 0) {
                 posix_fadvise(fd, 0, 0, POSIX_FADV_DONTNEED);
                 close(fd);
