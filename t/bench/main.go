@@ -21,6 +21,7 @@ import (
 	"text/tabwriter"
 	"time"
 
+	"wcfs/t/bench/fast"
 	p9 "wcfs/t/p9/bench"
 	rel "wcfs/t/rel/bench"
 	zeo "wcfs/t/zeo/bench"
@@ -45,6 +46,7 @@ func suites() []suite {
 		{"cold", cold},
 		{"random", random},
 		{"zblk1", zblk1},
+		{"fast", plugin(fast.Rows)},
 		{"open", open},
 		{"tracked", tracked},
 		{"watches", watches},
