@@ -11,6 +11,14 @@ func coreMutants() []mutant {
 			edits: []edit{{"\tif err := c.dropChanged(", "\tc.announce(last)\n\tif err := c.dropChanged("}},
 		},
 		{
+			name: "publish-after-delta", file: "zcore/commit.go",
+			why: "a read that tracks a block while a commit is computed does not see that commit",
+			edits: []edit{
+				{"\tc.tail.Publish(batch)\n", ""},
+				{"\tc.step(StepDelta)\n", "\tc.step(StepDelta)\n\tc.tail.Publish(batch)\n"},
+			},
+		},
+		{
 			name: "view-before-delta", file: "zcore/commit.go",
 			why: "reads are answered as of a view whose changes are not known yet",
 			edits: []edit{

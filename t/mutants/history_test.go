@@ -104,6 +104,19 @@ func historyMutants() []mutant {
 			edits: []edit{{"changed := pathMax(path)\n", "changed := min(best, pathMax(path))\n"}},
 		},
 		{
+			name: "end-points-compared", quick: true, file: "zcore/history/revat.go",
+			why: "a block that was another and is as before again counts as unchanged",
+			edits: []edit{{"\t\tout = append(out, blk)\n", `		m1, _, _ := t.Lookup(ctx, f.BigFile, blk, at)
+		m2, _, _ := t.Lookup(ctx, f.BigFile, blk, v)
+		s1, _ := t.serialInDB(ctx, m1.ZBlk, at)
+		s2, _ := t.serialInDB(ctx, m2.ZBlk, v)
+		if m1 == m2 && s1 == s2 {
+			continue
+		}
+		out = append(out, blk)
+`}},
+		},
+		{
 			name: "recent-ignored", file: "zcore/history/revat.go",
 			why:   "a watch is not told of blocks that were first read after its revision",
 			edits: []edit{{"for i := len(f.recent) - 1; i >=", "for i := -1; i >="}},

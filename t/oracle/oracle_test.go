@@ -33,7 +33,8 @@ func TestPythonAgrees(t *testing.T) {
 	if *seedFlag != 0 {
 		base, n = *seedFlag, 1
 	}
-	python, dir := startPython(t), t.TempDir()
+	dir := t.TempDir()
+	python := startPython(t) // ends before dir is gone
 	var asked []*written
 	next := uint64(0)
 	changes := 0
