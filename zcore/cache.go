@@ -12,10 +12,10 @@ import (
 )
 
 const (
-	dropParallel = 8                      // blocks invalidated at once
-	saveWait     = 100 * time.Millisecond // a store under @rev that takes longer goes on in the background
-	maxSmall     = 4096                   // small READs remembered per file
-	uploads      = 4                      // uploads at once over all files
+	dropParallel = 8           // blocks invalidated at once
+	saveWait     = time.Second // a store under @rev that takes longer, as when a page there is under READ, goes on in the background
+	maxSmall     = 4096        // small READs remembered per file
+	uploads      = 4           // uploads at once over all files
 )
 
 // dirty is what a batch changed of one file.
