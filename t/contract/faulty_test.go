@@ -25,12 +25,12 @@ type fault struct {
 }
 
 var faults = []fault{
-	{name: "no ack", why: "no reply within 2s"},
+	{name: "no ack", why: "no reply within 5s"},
 	{name: "nak", then: func(c *client, link int, stream uint64) { c.tell("write %d %d nak", link, stream) }, why: `expect "ack"; got "nak"`},
 	{name: "close", then: func(c *client, link int, _ uint64) { c.tell("close %d", link) }},
 	{name: "exit", then: func(c *client, _ int, _ uint64) { c.tell("exit") }, dying: true},
 	{name: "killed", then: func(c *client, _ int, _ uint64) { c.cmd.Process.Kill() }, dying: true},
-	{name: "SIGBUS caught", before: func(c *client, _ int) { c.expect("0", "catch") }, why: "no reply within 2s"},
+	{name: "SIGBUS caught", before: func(c *client, _ int) { c.expect("0", "catch") }, why: "no reply within 5s"},
 	{name: "stopped", then: func(c *client, _ int, _ uint64) { c.cmd.Process.Signal(syscall.SIGSTOP) }},
 	{name: "reads nothing", deaf: true},
 }
