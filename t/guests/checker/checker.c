@@ -7,6 +7,8 @@
  * checker ignore MNT OID
  *     sets up a base watch and never reads its link, so that no pin is acknowledged; reads the base until
  *     an error comes, then touches a page that was mapped and not read. Prints both.
+ * checker refused MNT OID BASE
+ *     asks for a base watch over a base of another server, which must be refused.
  * checker hog MIB
  *     takes and gives back memory, until no more than MIB are available.
  *
@@ -255,6 +257,12 @@ static void step(wcfs_view **view, unsigned f, uint64_t least)
     }
 }
 
+/* a machine that is busy gets the time it needs */
+static int enough(void)
+{
+    return checks >= 60 && pinned_checks >= 5 && exact >= 10 && resyncs >= 4 && opens >= 3;
+}
+
 static int run_check(int argc, char **argv)
 {
     if (argc < 7)
@@ -266,7 +274,7 @@ static int run_check(int argc, char **argv)
     srandom(atoi(argv[5]));
     uint64_t least = read_tid("head/base"), end = now_ms() + 1000 * atoi(argv[4]);
     wcfs_view *views[FILES] = {0};
-    while (now_ms() < end) {
+    while (now_ms() < end || (!enough() && now_ms() < end + 90000)) {
         unsigned f = random() % nfiles;
         step(&views[f], f, least);
     }
@@ -314,6 +322,35 @@ static int run_ignore(int argc, char **argv)
     return 0;
 }
 
+static int run_refused(int argc, char **argv)
+{
+    char path[4096], line[128];
+    static char buf[4096];
+    if (argc != 5)
+        die(2, "usage", "checker refused MNT OID BASE");
+    mnt = argv[2];
+    snprintf(path, sizeof path, "%s/base/%s/bigfile/%s", mnt, argv[4], argv[3]);
+    if (open(path, O_RDONLY) >= 0 || errno != ENOENT)
+        die(1, path, "is there");
+    snprintf(path, sizeof path, "%s/head/watch9", mnt);
+    int link = open(path, O_RDWR);
+    int n = snprintf(line, sizeof line, "1 watch %s @%016" PRIx64 " base @%s\n", argv[3], read_tid("head/at"), argv[4]);
+    if (link < 0 || pwrite(link, line, n, 0) != n)
+        die(1, path, strerror(errno));
+    for (;;) { /* heartbeats are blank lines */
+        char *p;
+        if (pread(link, buf, sizeof buf - 1, 0) <= 0)
+            die(1, path, strerror(errno));
+        for (p = buf; *p == '\n'; p++)
+            ;
+        if (*p) {
+            *strchrnul(p, '\n') = 0;
+            printf("%s\n", p);
+            return strncmp(p, "1 error", 7) != 0;
+        }
+    }
+}
+
 static void run_hog(int argc, char **argv)
 {
     long leave = argc == 3 ? atol(argv[2]) : 0;
@@ -352,6 +389,8 @@ int main(int argc, char **argv)
         return run_check(argc, argv);
     if (argc > 1 && !strcmp(argv[1], "ignore"))
         return run_ignore(argc, argv);
+    if (argc > 1 && !strcmp(argv[1], "refused"))
+        return run_refused(argc, argv);
     if (argc > 1 && !strcmp(argv[1], "hog"))
         run_hog(argc, argv);
     die(2, "usage", "checker check|ignore|hog ...");
