@@ -23,7 +23,7 @@ const probeTime = 40 * time.Second // in an emulated guest on a busy machine
 // askKernel runs the probes on a kernel.
 func askKernel(ctx context.Context, name string, q question) (report, error) {
 	if name == "host" {
-		return askHost(q)
+		return askHost(q, "/proc/self/exe")
 	}
 	k, err := qemu.FindKernel(ctx, name, qemu.DefaultCache())
 	if err != nil {
@@ -35,6 +35,9 @@ func askKernel(ctx context.Context, name string, q question) (report, error) {
 	}
 	defer os.RemoveAll(filepath.Dir(exe))
 	program := []string{"/kernels", "-in-guest", "-groups", strings.Join(q.groups, ","), "-probes", strings.Join(q.names, ",")}
+	if q.both {
+		program = append(program, "-both")
+	}
 	if q.spoil {
 		program = append(program, "-spoil")
 	}
@@ -52,19 +55,23 @@ func askKernel(ctx context.Context, name string, q question) (report, error) {
 		return report{}, err
 	}
 	r := report{Kernel: name, Release: k.Release, Answers: parse(bytes.NewReader(out.Bytes()))}
-	if want := len(q.probes()); len(r.Answers) != want {
+	want := len(q.probes())
+	if q.both {
+		want *= 2
+	}
+	if len(r.Answers) != want {
 		return r, fmt.Errorf("%d of %d probes were answered:\n%s", len(r.Answers), want, out.Bytes())
 	}
 	return r, nil
 }
 
 // askHost runs them here; those of v9fs where the kernel has it.
-func askHost(q question) (report, error) {
+func askHost(q question, exe string) (report, error) {
 	var u unix.Utsname
 	if err := unix.Uname(&u); err != nil {
 		return report{}, err
 	}
-	r := report{Kernel: "host", Release: unix.ByteSliceToString(u.Release[:])}
+	r := report{Kernel: "host", Release: numbers(unix.ByteSliceToString(u.Release[:]))}
 	if q.groups == nil {
 		q.groups = []string{probe.FUSE, probe.MM}
 		if b, err := os.ReadFile("/proc/filesystems"); err == nil && strings.Contains(string(b), "\t9p\n") {
@@ -72,9 +79,19 @@ func askHost(q question) (report, error) {
 		}
 	}
 	var out bytes.Buffer
-	runAll(q, "/proc/self/exe", &out)
+	runAll(q, exe, &out)
+	if q.both {
+		q.spoil = true
+		runAll(q, exe, &out)
+	}
 	r.Answers = parse(&out)
 	return r, nil
+}
+
+// numbers is a release without what whoever built it has added.
+func numbers(release string) string {
+	n, _, _ := strings.Cut(release, "-")
+	return n
 }
 
 // parse reads the lines of runAll.
@@ -83,8 +100,8 @@ func parse(r io.Reader) []answer {
 	scan := bufio.NewScanner(r)
 	for scan.Scan() {
 		f := strings.SplitN(strings.TrimSpace(scan.Text()), " ", 4)
-		if len(f) == 4 && f[0] == "probe" {
-			out = append(out, answer{Probe: f[1], Word: f[2], Seen: f[3]})
+		if len(f) == 4 && (f[0] == "probe" || f[0] == "spoiled") {
+			out = append(out, answer{Probe: f[1], Word: f[2], Seen: f[3], Spoiled: f[0] == "spoiled"})
 		}
 	}
 	return out
@@ -110,7 +127,11 @@ func buildStatic(ctx context.Context) (string, error) {
 func runAll(q question, exe string, w io.Writer) {
 	for _, p := range q.probes() {
 		a := runProbe(p, q.spoil, exe)
-		fmt.Fprintf(w, "probe %s %s %s\n", p.Name, a.Word, a.Seen)
+		word := "probe"
+		if q.spoil {
+			word = "spoiled"
+		}
+		fmt.Fprintf(w, "%s %s %s %s\n", word, p.Name, a.Word, a.Seen)
 	}
 }
 
