@@ -5,7 +5,7 @@
 #include "wcfs.c"
 
 #define KEYS 4000
-#define STEPS 400000
+#define STEPS 100000
 
 int main(int argc, char **argv)
 {

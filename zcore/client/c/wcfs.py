@@ -197,9 +197,13 @@ class _Plain:
         self.at = _wait_head(mnt, at)
         try:
             self._fd = os.open('%s/@%016x/bigfile/%016x' % (os.fspath(mnt), self.at, oid), os.O_RDONLY | os.O_CLOEXEC)
-            self.size = os.fstat(self._fd).st_size
-            with _io_open('%s/.wcfs/blksize/%016x' % (os.fspath(mnt), oid)) as f:
-                self.blksize = int(f.read())
+            st = os.fstat(self._fd)
+            self.size, self.blksize = st.st_size, st.st_blksize
+            try:
+                with _io_open('%s/.wcfs/blksize/%016x' % (os.fspath(mnt), oid)) as f:
+                    self.blksize = int(f.read())
+            except FileNotFoundError:
+                pass  # only a part of the tree is mounted
         except OSError as e:
             raise WcfsError(str(e)) from e
 
