@@ -16,13 +16,12 @@ import (
 	"wcfs/zcore/zodb"
 )
 
-var baseSimsFlag = flag.Int("basesims", 25, "how many simulations with guests to run")
+var baseSimsFlag = flag.Int("basesims", 15, "how many simulations with guests to run")
 
 // TestBaseIsolation runs two guests, whose kernels keep what they have read of a base for ever, with
 // clients at different revisions over shared bases, and one client of the host beside them.
 func TestBaseIsolation(t *testing.T) {
-	base := uint64(time.Now().UnixNano())
-	n := *baseSimsFlag
+	base, n := uint64(time.Now().UnixNano()), soaked(*baseSimsFlag)
 	if *seedFlag != 0 {
 		base, n = *seedFlag, 1
 	}

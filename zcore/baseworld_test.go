@@ -161,7 +161,7 @@ func TestBaseMovesToANewerOne(t *testing.T) {
 
 // A guest that does not acknowledge reads no more; nobody else notices.
 func TestBaseGuestThatDoesNotAcknowledgeFailsAlone(t *testing.T) {
-	w := newWorld(t, Options{PinTimeout: 200 * time.Millisecond}, map[Blk]string{0: "a0"})
+	w := newWorld(t, Options{PinTimeout: 2 * time.Second}, map[Blk]string{0: "a0"})
 	base := w.db.Head()
 	at1 := w.commit(map[Blk]string{0: "a1"})
 	bad, good := w.guest("bad"), w.guest("good")

@@ -8,6 +8,7 @@ import (
 	"io"
 	"log/slog"
 	"math/rand/v2"
+	"os"
 	"runtime"
 	"strings"
 	"sync"
@@ -29,7 +30,7 @@ var (
 // commits as fast as it can. Every byte a client sees must be of its own revision.
 func TestIsolation(t *testing.T) {
 	base := uint64(time.Now().UnixNano())
-	n := *simsFlag
+	n := soaked(*simsFlag)
 	if *seedFlag != 0 {
 		base, n = *seedFlag, 1
 	}
@@ -47,6 +48,14 @@ func TestIsolation(t *testing.T) {
 	if *seedFlag == 0 && (saved == 0 || puts == 0) {
 		t.Errorf("nothing was kept under @rev (%d) or uploaded (%d)", saved, puts)
 	}
+}
+
+// soaked is how often to do what is done n times by default.
+func soaked(n int) int {
+	if os.Getenv("WCFS_SOAK") != "" {
+		return 50 * n
+	}
+	return n
 }
 
 type sim struct {

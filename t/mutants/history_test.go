@@ -64,7 +64,7 @@ func historyMutants() []mutant {
 			edits: []edit{{"t.addNodes(f, r.path)\n", ""}},
 		},
 		{
-			name: "one-block-per-zblk", quick: true, file: "zcore/history/delta.go",
+			name: "one-block-per-zblk", file: "zcore/history/delta.go",
 			why:   "of two blocks that one ZBlk serves only the first counts as changed",
 			edits: []edit{{"range t.blkMore[oid] {", "range t.blkMore[0] {"}},
 		},
@@ -89,7 +89,7 @@ func historyMutants() []mutant {
 			edits: []edit{{"min(refs[i].lo, s.Lo), max(refs[i].hi, s.Hi)", "refs[i].lo, refs[i].hi"}},
 		},
 		{
-			name: "rev-before-at", quick: true, file: "zcore/history/file.go",
+			name: "rev-before-at", file: "zcore/history/file.go",
 			why:   "a change at the very tid asked for is not found",
 			edits: []edit{{"if b.revs[i] <= at {", "if b.revs[i] < at {"}},
 		},

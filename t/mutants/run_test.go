@@ -120,6 +120,7 @@ func (m mutant) test(t *testing.T, args ...string) (string, error) {
 	args = append(append(args, "./"+m.pkg), m.args...)
 	cmd := exec.CommandContext(ctx, "go", args...)
 	cmd.Dir = root
+	cmd.Env = append(os.Environ(), "WCFS_SOAK=") // short runs notice too
 	cmd.WaitDelay = time.Second
 	out, err := cmd.CombinedOutput()
 	return string(out), err
