@@ -229,20 +229,22 @@ func (c *conn) refused(err error) {
 func (c *conn) write(f frame) {
 	c.wmu.Lock()
 	defer c.wmu.Unlock()
-	c.writeLocked(net.Buffers{f})
+	c.writeLocked([]zcore.Piece{{Mem: f}})
 }
 
-// writeLocked sends bufs as they are. wmu must be held.
-func (c *conn) writeLocked(bufs net.Buffers) {
+// writeLocked sends pieces as they are. wmu must be held.
+func (c *conn) writeLocked(pieces []zcore.Piece) {
 	if c.broken {
 		return
 	}
 	err := c.raw.SetWriteDeadline(time.Now().Add(c.srv.opts.WriteTimeout))
-	if err == nil && c.bw == nil {
-		_, err = bufs.WriteTo(c.raw)
-	} else if err == nil {
-		for _, b := range bufs {
-			if _, err = c.bw.Write(b); err != nil {
+	switch {
+	case err != nil:
+	case c.isSocket():
+		err = c.writePieces(pieces)
+	default:
+		for _, p := range pieces { // all in memory, see inMemory
+			if _, err = c.bw.Write(p.Mem); err != nil {
 				break
 			}
 		}

@@ -2,12 +2,12 @@ package p9srv
 
 import (
 	"context"
-	"net"
 	"strings"
 
 	"github.com/hugelgupf/p9/linux"
 	"github.com/hugelgupf/p9/p9"
 
+	"wcfs/zcore"
 	"wcfs/zcore/tree"
 )
 
@@ -48,7 +48,6 @@ func (r *request) finish() {
 	if r.from != nil {
 		r.from.drop()
 	}
-	r.s.srv.reqs.dec()
 }
 
 // forward is the message as the library gets it.
@@ -73,29 +72,28 @@ func (r *request) forward() frame {
 }
 
 // encode makes the reply of what the library answered.
-func (r *request) encode(lib frame, ok bool) net.Buffers {
+func (r *request) encode(lib frame, ok bool) []zcore.Piece {
 	tag := r.msg.tag
+	var f frame
 	switch {
 	case ok && r.msg.typ == tRead:
-		bufs := net.Buffers{newFrame(tRead+1, tag).u32(uint32(r.data.Size())).done(r.data.Size())}
-		for _, p := range r.data.Pieces {
-			bufs = append(bufs, p.Mem)
-		}
-		return bufs
+		f = newFrame(tRead+1, tag).u32(uint32(r.data.Size())).done(r.data.Size())
+		return append([]zcore.Piece{{Mem: f}}, r.data.Pieces...)
 	case ok && r.msg.typ == tWalk:
-		f := newFrame(tWalk+1, tag).u16(uint16(len(r.qids)))
+		f = newFrame(tWalk+1, tag).u16(uint16(len(r.qids)))
 		for _, q := range r.qids {
 			f = f.qid(q)
 		}
-		return net.Buffers{f.done(0)}
+		f = f.done(0)
 	case ok && r.msg.typ == tAttach:
-		return net.Buffers{newFrame(tAttach+1, tag).qid(r.newFile.node.qid()).done(0)}
+		f = newFrame(tAttach+1, tag).qid(r.newFile.node.qid()).done(0)
 	case r.msg.typ == tRemove: // a clunk that fails
-		return net.Buffers{errorFrame(tag, linux.EROFS)}
+		f = errorFrame(tag, linux.EROFS)
+	default:
+		f = append(f, lib...)
+		f[5], f[6] = byte(tag), byte(tag>>8)
 	}
-	f := append(frame(nil), lib...)
-	f[5], f[6] = byte(tag), byte(tag>>8)
-	return net.Buffers{f}
+	return []zcore.Piece{{Mem: f}}
 }
 
 func (f frame) qid(q p9.QID) frame { return f.u8(uint8(q.Type)).u32(q.Version).u64(q.Path) }

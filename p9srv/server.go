@@ -8,6 +8,7 @@ import (
 	"os"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"wcfs/zcore"
 	"wcfs/zcore/tree"
@@ -73,16 +74,34 @@ func (s *Server) Close() {
 	s.wg.Wait()
 }
 
+// lastReplies is how long a connection of a domain that failed stays for the reads in flight, which
+// fail now, to be answered: without an answer Linux makes EFAULT of them, not EIO.
+const lastReplies = time.Second
+
 // CloseDomain ends the connections of a domain: a watch in it failed, so what its kernel has cached
-// cannot be trusted any more.
+// cannot be trusted any more. It does not wait for that.
 func (s *Server) CloseDomain(d *zcore.Domain) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for c := range s.live {
 		if c.domain.Load() == d {
-			c.end(errors.New("its domain was closed"))
+			go c.endAfterReads(errors.New("its domain was closed"))
 		}
 	}
+}
+
+// endAfterReads ends the connection when no read is in flight, which hold bytes of its budget.
+func (c *conn) endAfterReads(cause error) {
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	for deadline := time.Now().Add(lastReplies); c.bytes.used.Load() > 0 && time.Now().Before(deadline); {
+		select {
+		case <-tick.C:
+		case <-c.ctx.Done():
+			return
+		}
+	}
+	c.end(cause)
 }
 
 // ServeConn serves a connection that the caller has made, and returns when it has ended. credential is

@@ -2,12 +2,13 @@ package p9srv
 
 import (
 	"context"
-	"net"
 	"sync"
 	"time"
 
 	"github.com/hugelgupf/p9/linux"
 	"github.com/hugelgupf/p9/p9"
+
+	"wcfs/zcore"
 )
 
 const (
@@ -140,6 +141,7 @@ func (s *session) end() {
 	s.tags, s.slots, s.fids = nil, nil, nil
 	s.mu.Unlock()
 	for _, r := range left {
+		s.srv.reqs.dec()
 		r.finish()
 	}
 	s.srv.fids.n.Add(-int64(n))
@@ -191,6 +193,7 @@ func (s *session) leave(r *request) []*request {
 	delete(s.tags, r.msg.tag)
 	s.slots[r.slot] = nil
 	s.free = append(s.free, r.slot)
+	s.srv.reqs.dec() // now: when the client has the reply it may send the next
 	var flushes []*request
 	for _, f := range r.flushes {
 		flushes = append(flushes, f)
@@ -221,7 +224,7 @@ func (s *session) reply(f frame) {
 }
 
 // answer writes the reply of r and those of the flushes waiting for it, and ends them.
-func (s *session) answer(r *request, bufs net.Buffers) {
+func (s *session) answer(r *request, reply []zcore.Piece) {
 	s.conn.wmu.Lock()
 	s.mu.Lock()
 	dead := s.dead
@@ -232,9 +235,9 @@ func (s *session) answer(r *request, bufs net.Buffers) {
 	s.mu.Unlock()
 	if !dead {
 		for _, f := range flushes {
-			bufs = append(bufs, newFrame(tFlush+1, f.msg.tag).done(0))
+			reply = append(reply, zcore.Piece{Mem: newFrame(tFlush+1, f.msg.tag).done(0)})
 		}
-		s.conn.writeLocked(bufs)
+		s.conn.writeLocked(reply)
 	}
 	s.conn.wmu.Unlock()
 	if dead {
