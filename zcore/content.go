@@ -39,12 +39,21 @@ func (b content) readAhead() {
 		return // it is only a help
 	}
 	raw.Control(func(fd uintptr) {
+		if isCached(fd, b.plain.Off+2*b.plain.Len-1) {
+			return // the rest most likely is too, and asking for that takes time
+		}
 		for off := int64(0); off < 2*b.plain.Len; off += aheadStep {
 			if unix.Fadvise(int(fd), b.plain.Off+off, aheadStep, unix.FADV_WILLNEED) != nil {
 				return
 			}
 		}
 	})
+}
+
+// isCached tells whether a byte of a file can be read without a wait for the disk.
+func isCached(fd uintptr, off int64) bool {
+	n, err := unix.Preadv2(int(fd), [][]byte{make([]byte, 1)}, off, unix.RWF_NOWAIT)
+	return err == nil && n >= 0 // 0: the file ends before
 }
 
 // loadContent loads a ZBlk as of at, which for one that lies as it is in a file means to find it. hash is
