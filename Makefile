@@ -42,7 +42,7 @@ kernels:
 	$(GO) run ./t/kernels $(KERNELS)
 
 test-guests: setup wcfs
-	$(GO) run ./t/gotest -count=1 -timeout 30m ./qemu/... ./t/guest/...
+	WCFS_SOAK=1 $(GO) run ./t/gotest -count=1 -p 1 -timeout 1h -tags guests ./qemu ./t/guest ./t/guests ./t/client
 
 # Long runs of the random tests.
 soak: setup wcfs
