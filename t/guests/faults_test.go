@@ -141,7 +141,9 @@ func (f *faults) restart() {
 	for g, port := range map[*guest]string{f.victim: f.p.port(), f.other: f.s.port} {
 		g.remount(port)
 		said := g.must(time.Minute, "/checker refused /wcfs %s %s", f.w.oids[0], strings.TrimSpace(old))
-		f.t.Logf("%s: %s", g.name, said)
+		if !strings.Contains(said, "is older than this server") {
+			f.t.Errorf("%s: watch over base @%s of the old server: %s", g.name, old, said)
+		}
 		f.works(g)
 	}
 }

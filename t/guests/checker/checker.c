@@ -332,6 +332,9 @@ static int run_refused(int argc, char **argv)
     snprintf(path, sizeof path, "%s/base/%s/bigfile/%s", mnt, argv[4], argv[3]);
     if (open(path, O_RDONLY) >= 0 || errno != ENOENT)
         die(1, path, "is there");
+    snprintf(path, sizeof path, "%s/head/bigfile/%s", mnt, argv[3]);
+    if (open(path, O_RDONLY) < 0) /* the server is to know the file */
+        die(1, path, strerror(errno));
     snprintf(path, sizeof path, "%s/head/watch9", mnt);
     int link = open(path, O_RDWR);
     int n = snprintf(line, sizeof line, "1 watch %s @%016" PRIx64 " base @%s\n", argv[3], read_tid("head/at"), argv[4]);
