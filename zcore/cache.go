@@ -12,10 +12,11 @@ import (
 )
 
 const (
-	dropParallel = 8           // blocks invalidated at once
-	saveWait     = time.Second // a store under @rev that takes longer, as when a page there is under READ, goes on in the background
-	maxSmall     = 4096        // small READs remembered per file
-	uploads      = 4           // uploads at once over all files
+	dropParallel = 8                     // blocks invalidated at once
+	saveWait     = time.Second           // a store under @rev that takes longer, as when a page there is under READ, goes on in the background
+	uploadPause  = 50 * time.Millisecond // before a block is uploaded that had but one small READ; such go one by one
+	maxSmall     = 4096                  // small READs remembered per file
+	uploads      = 4                     // uploads at once over all files
 )
 
 // dirty is what a batch changed of one file.
@@ -159,6 +160,21 @@ func (c *Core) isOld(ctx context.Context, data []byte, ch change) bool {
 		c.log.Debug("old block not kept in the page cache", "zblk", ch.save.ZBlk, "cause", err)
 	}
 	return ok
+}
+
+// uploadLater uploads after a pause, unless it already has another to do.
+func (c *Core) uploadLater(f *HeadFile, g blkData) {
+	select {
+	case c.uploadIdle <- struct{}{}:
+		defer func() { <-c.uploadIdle }()
+	default:
+		return // it is only a help
+	}
+	select {
+	case <-time.After(uploadPause):
+		c.upload(f, g)
+	case <-c.ctx.Done():
+	}
 }
 
 // upload stores the whole of a block that was read in part, if it still is what was read.

@@ -60,6 +60,7 @@ type Core struct {
 	pageSize    int64         // of the page cache, bytes
 	smallRead   int           // READs up to this size are random access, bytes
 	prefetching chan struct{} // bounds loads ahead of readers
+	uploadIdle  chan struct{} // bounds uploads that are in no hurry
 
 	ctx    context.Context // ends with EIO mode or after Run
 	cancel context.CancelCauseFunc
@@ -106,6 +107,7 @@ func New(ctx context.Context, stor zodb.Storage, opts Options) (*Core, error) {
 		pageSize:    4096,
 		smallRead:   32 << 10,
 		prefetching: make(chan struct{}, prefetches),
+		uploadIdle:  make(chan struct{}, 1),
 		failed:      make(chan struct{}),
 		view:        head,
 		head:        head,

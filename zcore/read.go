@@ -209,13 +209,15 @@ func (f *HeadFile) goOn(g blkData) {
 }
 
 // maybeUpload has the whole block of a small READ uploaded in the background. Where it was not even loaded
-// for that READ, whoever asks for one page only is not made to pay for all: then a second READ is awaited.
+// for that READ, readers of single pages are not made to pay for all: then a second READ is awaited, or a
+// moment in which not much else is to be done.
 func (f *HeadFile) maybeUpload(g blkData) {
 	end, _ := f.sizeNow()
 	if g.m.Hole || f.h.Blksize%f.c.pageSize != 0 || (int64(g.r.blk)+1)*f.h.Blksize > end {
 		return
 	}
 	if g.b.plain.File != nil && !f.readBefore(g.r.blk) {
+		go f.c.uploadLater(f, g)
 		return
 	}
 	go f.c.upload(f, g)
