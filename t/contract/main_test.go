@@ -45,7 +45,7 @@ func testMain(m *testing.M) int {
 }
 
 // patience is how long anything may take that should take a moment, on a busy machine.
-const patience = 60 * time.Second
+const patience = 30 * time.Second
 
 // proc is a running server.
 type proc struct {
