@@ -180,7 +180,8 @@ int main(int argc, char **argv)
     close(fd);
     start = strtoull(head, NULL, 16); /* not before the server's start */
 
-    while (time(NULL) < end) {
+    /* a busy machine gets more time to do what makes it a test */
+    while (time(NULL) < end || (checks < 16 && time(NULL) < end + 40)) {
         unsigned f = random() % nfiles;
         wcfs_view *v = views[f];
         if (!v) {
