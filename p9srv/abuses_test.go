@@ -110,9 +110,9 @@ func (a *abuser) noVersion() {
 	}
 }
 
-// fids makes twice as many fids as are allowed, or tries to; a million with WCFS_SOAK.
+// fids makes more fids than are allowed, or tries to; a million with WCFS_SOAK.
 func (a *abuser) fids() {
-	total := uint32(130_000)
+	total := uint32(80_000)
 	if os.Getenv("WCFS_SOAK") != "" {
 		total = 1_000_000
 	}
