@@ -10,18 +10,18 @@ import (
 )
 
 // listenDebug serves Go's profiles at addr, which must be of this host only: a profile tells more of a
-// process than its users should know.
-func (p *program) listenDebug(addr string) (stop func(), err error) {
+// process than its users should know. at is the address, with its port.
+func (p *program) listenDebug(addr string) (stop func(), at string, err error) {
 	host, _, err := net.SplitHostPort(addr)
 	if err != nil {
-		return nil, usagef("--debug-addr %s: give HOST:PORT, like 127.0.0.1:6060: %v", addr, err)
+		return nil, "", usagef("--debug-addr %s: give HOST:PORT, like 127.0.0.1:6060: %v", addr, err)
 	}
 	if ip := net.ParseIP(host); ip == nil || !ip.IsLoopback() {
-		return nil, usagef("--debug-addr %s: only a loopback address, like 127.0.0.1:6060, is allowed", addr)
+		return nil, "", usagef("--debug-addr %s: only a loopback address, like 127.0.0.1:6060, is allowed", addr)
 	}
 	l, err := net.Listen("tcp", addr)
 	if err != nil {
-		return nil, fmt.Errorf("--debug-addr: %w", err)
+		return nil, "", fmt.Errorf("--debug-addr: %w", err)
 	}
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /debug/pprof/", pprof.Index)
@@ -36,5 +36,5 @@ func (p *program) listenDebug(addr string) (stop func(), err error) {
 			p.log.Error("profiles are not served any more", "addr", addr, "cause", err)
 		}
 	}()
-	return func() { srv.Close(); <-done }, nil
+	return func() { srv.Close(); <-done }, l.Addr().String(), nil
 }

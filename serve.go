@@ -69,9 +69,11 @@ func (c *serveCmd) start(p *program) (_ *server, err error) {
 		}
 	}()
 	if c.DebugAddr != "" {
-		if s.stopDebug, err = p.listenDebug(c.DebugAddr); err != nil {
+		var at string
+		if s.stopDebug, at, err = p.listenDebug(c.DebugAddr); err != nil {
 			return nil, err
 		}
+		p.log.Info("serving profiles", "url", "http://"+at+"/debug/pprof/")
 	}
 	if s.stor, err = openStorage(p.ctx, c.ZURL, &c.storageOptions); err != nil {
 		return nil, err
