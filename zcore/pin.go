@@ -43,9 +43,10 @@ func (w *clientWatch) wantLocked(blk Blk, rev, at, v zodb.Tid) *pinMsg {
 		if p.target != rev {
 			w.countPinned(p.target, rev)
 			p.target = rev
-			p.queue = append(p.queue, &pinMsg{rev: rev, done: make(chan struct{})})
+			m := &pinMsg{rev: rev, done: make(chan struct{})}
+			p.queue = append(p.queue, m)
 			if len(p.queue) == 1 {
-				go w.send(blk, p)
+				go w.send(blk, p, m)
 			}
 		}
 	}
@@ -64,25 +65,30 @@ func (w *clientWatch) countPinned(was, now zodb.Tid) {
 	}
 }
 
-// send sends the messages of one block, each after the one before it was acknowledged.
-func (w *clientWatch) send(blk Blk, p *pinned) {
-	for {
-		w.mu.Lock()
-		if len(p.queue) == 0 {
-			if p.target == tidHead && w.pins[blk] == p {
-				delete(w.pins, blk)
-			}
-			w.mu.Unlock()
-			return
-		}
-		msg := p.queue[0]
-		w.mu.Unlock()
+// send sends msg, the first in the queue of a block, and then the others, each after the one before it
+// was acknowledged.
+func (w *clientWatch) send(blk Blk, p *pinned, msg *pinMsg) {
+	for msg != nil {
 		msg.err = w.sendOne(blk, msg.rev)
-		w.mu.Lock()
-		p.queue = p.queue[1:]
-		w.mu.Unlock()
+		next := w.sent(blk, p)
 		close(msg.done)
+		msg = next
 	}
+}
+
+// sent takes the first message off the queue and returns the next. With none left the sender ends: in the
+// same critical section, so that whoever queues another one starts the only one there is.
+func (w *clientWatch) sent(blk Blk, p *pinned) *pinMsg {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	p.queue = p.queue[1:]
+	if len(p.queue) > 0 {
+		return p.queue[0]
+	}
+	if p.target == tidHead && w.pins[blk] == p {
+		delete(w.pins, blk)
+	}
+	return nil
 }
 
 // sendOne sends a pin and waits until it is acknowledged, or until the client does not matter any more.

@@ -3,10 +3,12 @@ package zcore
 import (
 	"context"
 	"fmt"
+	"strings"
 	"sync"
 	"testing"
 	"time"
 
+	"wcfs/zcore/watch"
 	"wcfs/zcore/zdata/zgen"
 	"wcfs/zcore/zodb"
 )
@@ -286,6 +288,60 @@ func TestWatchEntersWhileAReaderLooks(t *testing.T) {
 		t.Fatalf("got %q", s)
 	}
 	w.readPinned(l2, 4, 1, at0, "b1")
+}
+
+// A message that is queued just as the one before it is acknowledged is sent once.
+func TestOneSenderPerBlock(t *testing.T) {
+	w := newWorld(t, Options{}, map[Blk]string{0: "a0"})
+	at := w.db.Head()
+	w.want(0, "a0")
+	l := w.link()
+	w.wantPins(l.pins(w.f, at), nil)
+	const n = 3000
+	lines := make(chan string, 2*n)
+	go func() { // acknowledges whatever comes
+		for line := l.recv(); line != "EOF"; line = l.recv() {
+			stream, msg, _ := strings.Cut(line, " ")
+			lines <- msg
+			l.send("%s ack", stream)
+		}
+		close(lines)
+	}()
+	cw := l.l.watches()[0]
+	rev := func(i int) zodb.Tid {
+		if i%2 == 0 {
+			return at
+		}
+		return tidHead
+	}
+	deadline := time.Now().Add(30 * time.Second)
+	for i := 0; i < n && time.Now().Before(deadline); {
+		cw.mu.Lock()
+		if p := cw.pins[0]; p == nil || len(p.queue) == 0 { // the very moment
+			cw.wantLocked(0, rev(i), at, at)
+			i++
+		}
+		cw.mu.Unlock()
+	}
+	for _, m := range cw.pending() {
+		<-m.done
+	}
+	l.send("1 bye")
+	got := 0
+	for msg := range lines {
+		want := watchPin(w.f, rev(got))
+		if msg != want {
+			t.Fatalf("message %d is %q, want %q", got, msg, want)
+		}
+		got++
+	}
+	if got != n {
+		t.Fatalf("%d messages, want %d", got, n)
+	}
+}
+
+func watchPin(f zodb.Oid, rev zodb.Tid) string {
+	return watch.Pin{Oid: f, Rev: rev, Head: rev == tidHead}.String()
 }
 
 func TestReadDoesNotJoinALoadBegunBeforeTheCommit(t *testing.T) {

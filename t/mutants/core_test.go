@@ -71,14 +71,31 @@ func coreMutants() []mutant {
 			why: "messages of one block are sent side by side",
 			edits: []edit{
 				{"\t\"fmt\"\n", "\t\"fmt\"\n\t\"slices\"\n"},
-				{"\t\t\tif len(p.queue) == 1 {\n\t\t\t\tgo w.send(blk, p)\n\t\t\t}\n", `			m := p.queue[len(p.queue)-1]
-			go func() {
+				{"\t\t\tif len(p.queue) == 1 {\n\t\t\t\tgo w.send(blk, p, m)\n\t\t\t}\n", `			go func() {
 				m.err = w.sendOne(blk, m.rev)
 				w.mu.Lock()
 				p.queue = slices.DeleteFunc(p.queue, func(q *pinMsg) bool { return q == m })
 				w.mu.Unlock()
 				close(m.done)
 			}()
+`},
+			},
+		},
+		{
+			name: "two-senders", run: "TestOneSenderPerBlock", file: "zcore/pin.go",
+			why: "a message queued as the sender is about to end is sent twice",
+			edits: []edit{
+				{"\t\tnext := w.sent(blk, p)\n\t\tclose(msg.done)\n\t\tmsg = next\n", `		next := w.sent(blk, p)
+		close(msg.done)
+		if next == nil {
+			time.Sleep(time.Microsecond)
+			w.mu.Lock()
+			if len(p.queue) > 0 {
+				next = p.queue[0]
+			}
+			w.mu.Unlock()
+		}
+		msg = next
 `},
 			},
 		},
