@@ -47,12 +47,7 @@ func (s *Spec) args(accel Accel, initrd string) []string {
 		a = append(a, fsdev(sh)...)
 	}
 	if s.Net {
-		netdev := "user,id=net"
-		for i, f := range s.Forwards {
-			a = append(a, "-chardev", fmt.Sprintf("socket,id=fwd%d,path=%s", i, quoteComma(f.Unix)))
-			netdev += fmt.Sprintf(",guestfwd=tcp:%s-chardev:fwd%d", f.Addr, i)
-		}
-		a = append(a, "-netdev", netdev, "-device", "virtio-net-pci,netdev=net,romfile=")
+		a = append(a, "-netdev", "user,id=net", "-device", "virtio-net-pci,netdev=net,romfile=")
 	}
 	if s.GDB != "" {
 		a = append(a, "-gdb", s.GDB, "-S")

@@ -57,6 +57,11 @@ func RunCommand(ctx context.Context, o RunOptions, stdin, stdout, stderr *os.Fil
 	if err != nil {
 		return StatusFailed, err
 	}
+	stop, err := o.server(&spec)
+	if err != nil {
+		return StatusFailed, err
+	}
+	defer stop()
 	spec.Stdin, spec.Stdout = stdin, stdout
 	if isTerminal(stdin) && isTerminal(stdout) {
 		spec.TTY = true
@@ -140,9 +145,6 @@ func (o *RunOptions) spec(ctx context.Context, stderr *os.File) (Spec, error) {
 	if err := o.shares(&s); err != nil {
 		return s, err
 	}
-	if err := o.server(&s); err != nil {
-		return s, err
-	}
 	if o.Verbose > 0 {
 		s.KernelLog = stderr
 	}
@@ -218,46 +220,56 @@ func (o *RunOptions) shares(s *Spec) error {
 	return nil
 }
 
-// server adds the two mounts of a wcfs that serves 9P.
-func (o *RunOptions) server(s *Spec) error {
+// server adds the two mounts of a wcfs that serves 9P, and returns what to call in the end.
+func (o *RunOptions) server(s *Spec) (func(), error) {
 	if o.NineP == "" {
-		return nil
+		return func() {}, nil
 	}
-	kind, addr, _ := strings.Cut(o.NineP, ":")
-	mount := func(i int, target, cache string) error {
-		source, port := "10.0.2.2", ""
-		switch kind {
-		case "unix":
-			if _, err := os.Stat(addr); err != nil {
-				return fmt.Errorf("--9p %s: %w", o.NineP, err)
-			}
-			abs, err := filepath.Abs(addr)
-			if err != nil {
-				return err
-			}
-			source, port = fmt.Sprintf("10.0.2.%d", 100+i), "564"
-			s.Forwards = append(s.Forwards, Forward{Addr: source + ":" + port, Unix: abs})
-		case "tcp":
-			host, p, err := net.SplitHostPort(addr)
-			if err != nil {
-				return fmt.Errorf("--9p %s: %w", o.NineP, err)
-			}
-			if ip := net.ParseIP(host); host != "localhost" && (ip == nil || !ip.IsLoopback()) {
-				return fmt.Errorf("--9p %s: want a loopback address of this host", o.NineP)
-			}
-			if _, err := strconv.ParseUint(p, 10, 16); err != nil {
-				return fmt.Errorf("--9p %s: %q is no port", o.NineP, p)
-			}
-			port = p
-		default:
-			return fmt.Errorf("--9p %s: want unix:PATH or tcp:127.0.0.1:PORT", o.NineP)
-		}
+	port, stop, err := o.port()
+	if err != nil {
+		return nil, fmt.Errorf("--9p %s: %w", o.NineP, err)
+	}
+	for target, cache := range map[string]string{"/wcfs": "none", "/wcfs-snap": "loose"} {
 		// msize: what the kernel takes at most, of the form k·4096+24 so that a page-aligned read is one message
-		s.Mounts = append(s.Mounts, Mount{Source: source, Target: target, Options: fmt.Sprintf(
-			"trans=tcp,port=%s,version=9p2000.L,cache=%s,access=any,msize=1044504,uname=run%d", port, cache, os.Getpid())})
-		return nil
+		s.Mounts = append(s.Mounts, Mount{Source: hostAddr, Target: target, Options: fmt.Sprintf(
+			"trans=tcp,port=%d,version=9p2000.L,cache=%s,access=any,msize=1044504,uname=run%d", port, cache, os.Getpid())})
 	}
-	return errors.Join(mount(0, "/wcfs", "none"), mount(1, "/wcfs-snap", "loose"))
+	return stop, nil
+}
+
+// hostAddr is the host's loopback, seen from a guest.
+const hostAddr = "10.0.2.2"
+
+// port is the loopback port where the server of --9p is, or a relay to it.
+func (o *RunOptions) port() (int, func(), error) {
+	kind, addr, _ := strings.Cut(o.NineP, ":")
+	switch kind {
+	case "unix":
+		c, err := net.Dial("unix", addr)
+		if err != nil {
+			return 0, nil, err
+		}
+		c.Close()
+		r, err := startRelay(addr)
+		if err != nil {
+			return 0, nil, err
+		}
+		return r.Port(), r.Close, nil
+	case "tcp":
+		host, p, err := net.SplitHostPort(addr)
+		if err != nil {
+			return 0, nil, err
+		}
+		if ip := net.ParseIP(host); host != "localhost" && (ip == nil || !ip.IsLoopback()) {
+			return 0, nil, errors.New("want a loopback address of this host")
+		}
+		n, err := strconv.ParseUint(p, 10, 16)
+		if err != nil {
+			return 0, nil, fmt.Errorf("%q is no port", p)
+		}
+		return int(n), func() {}, nil
+	}
+	return 0, nil, errors.New("want unix:PATH or tcp:127.0.0.1:PORT")
 }
 
 const wcfsMountTag = "wcfs.mount"

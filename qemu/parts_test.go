@@ -4,7 +4,9 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -165,7 +167,7 @@ func TestRefusals(t *testing.T) {
 	}
 	for _, addr := range []string{"tcp:192.0.2.1:5640", "tcp:127.0.0.1:x", "/path", "unix:/nonexistent", "tcp:127.0.0.1"} {
 		o := RunOptions{NineP: addr}
-		if err := o.server(&Spec{}); err == nil || !strings.Contains(err.Error(), "--9p "+addr) {
+		if _, err := o.server(&Spec{}); err == nil || !strings.Contains(err.Error(), "--9p "+addr) {
 			t.Errorf("--9p %s: %v", addr, err)
 		}
 	}
@@ -177,5 +179,50 @@ func TestNoQEMU(t *testing.T) {
 	_, err := Run(context.Background(), Spec{Kernel: Kernel{Image: "/x"}, Program: []string{"x"}})
 	if !errors.Is(err, ErrMissing) || !strings.Contains(err.Error(), "Debian package qemu-system-x86") {
 		t.Errorf("%v", err)
+	}
+}
+
+// TestRelay: what goes through, and that a stranger's connection would not.
+func TestRelay(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "s")
+	l, err := net.Listen("unix", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	go func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			go func() {
+				_, _ = io.Copy(c, c)
+				c.Close()
+			}()
+		}
+	}()
+	r, err := startRelay(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	c, err := net.Dial("tcp4", fmt.Sprintf("127.0.0.1:%d", r.Port()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	if uid, err := tcpOwner(c.LocalAddr().(*net.TCPAddr), c.RemoteAddr().(*net.TCPAddr)); err != nil || uid != os.Getuid() {
+		t.Errorf("owner of the connection: %d, %v", uid, err)
+	}
+	if _, err := tcpOwner(&net.TCPAddr{IP: net.IPv4(127, 0, 0, 9), Port: 1}, c.RemoteAddr().(*net.TCPAddr)); err == nil {
+		t.Error("a connection that is not there has an owner")
+	}
+	if _, err := c.Write([]byte("ping")); err != nil {
+		t.Fatal(err)
+	}
+	_ = c.(*net.TCPConn).CloseWrite()
+	if got, err := io.ReadAll(c); err != nil || string(got) != "ping" {
+		t.Errorf("%q, %v", got, err)
 	}
 }

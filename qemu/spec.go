@@ -20,13 +20,12 @@ type Spec struct {
 	// HostRoot makes the host's root the guest's: read-only, with fresh /tmp, /run and /dev. Otherwise
 	// the guest has the initramfs only: busybox and Files.
 	HostRoot bool
-	Expose   []string  // with HostRoot: what of /tmp, /run and /dev/shm is shown nevertheless, read-only
-	Files    []File    // put into the initramfs
-	Shares   []Share   // folders of the host, by virtio 9p
-	Mounts   []Mount   // other 9P file systems, mounted after the shares
-	Forwards []Forward // addresses in the guest's network that lead to Unix sockets of the host
-	Net      bool      // user mode network: the guest is 10.0.2.15, the host's loopback 10.0.2.2
-	Modules  []string  // kernel modules to load besides those that the above needs
+	Expose   []string // with HostRoot: what of /tmp, /run and /dev/shm is shown nevertheless, read-only
+	Files    []File   // put into the initramfs
+	Shares   []Share  // folders of the host, by virtio 9p
+	Mounts   []Mount  // other 9P file systems, mounted after the shares
+	Net      bool     // user mode network: the guest is 10.0.2.15, the host's loopback 10.0.2.2
+	Modules  []string // kernel modules to load besides those that the above needs
 
 	Memory int    // MiB; 0: 512
 	CPUs   int    // 0: 1
@@ -83,13 +82,6 @@ func (s Share) cache() string {
 // Mount is a 9P mount in the guest: `mount -t 9p -o Options Source Target`.
 type Mount struct{ Source, Target, Options string }
 
-// Forward leads from an address in the guest's network, 10.0.2.100 or above, to a Unix socket of the
-// host. It is one connection, made when the guest starts.
-type Forward struct {
-	Addr string // "10.0.2.100:564"
-	Unix string // path of the socket
-}
-
 // Result is what a guest that ran its program to the end leaves.
 type Result struct {
 	Status  int           // the program's exit status; 128+n for signal n
@@ -123,7 +115,6 @@ func (s *Spec) check() error {
 	if s.TTY && (s.Rows <= 0 || s.Cols <= 0) {
 		s.Rows, s.Cols = 24, 80
 	}
-	s.Net = s.Net || len(s.Forwards) > 0
 	if s.Memory < 64 || s.CPUs < 0 || s.CPUs > 255 {
 		return fmt.Errorf("qemu: cannot give a guest %d MiB and %d processors", s.Memory, s.CPUs)
 	}

@@ -63,14 +63,23 @@ func database(t *testing.T) (*treetest.Manifest, string) {
 }
 
 // server is a running wcfs with both fronts.
-type server struct{ mnt, addr string }
+type server struct {
+	mnt  string // FUSE
+	addr string // 9P: HOST:PORT
+	unix string // 9P: unix:PATH, if asked for
+}
 
-// serve starts one and waits until both fronts are there.
-func serve(t *testing.T, zurl string) server {
+// serve starts one and waits until both fronts are there. more are further options, of which the last is
+// a Unix socket.
+func serve(t *testing.T, zurl string, more ...string) server {
 	t.Helper()
 	s := server{mnt: t.TempDir()}
 	log := new(logBuffer)
-	cmd := exec.Command(filepath.Join(built, "wcfs"), "serve", "--mount", s.mnt, "--9p", "tcp:127.0.0.1:0", zurl)
+	if len(more) > 0 {
+		s.unix = more[len(more)-1]
+	}
+	args := append([]string{"serve", "--mount", s.mnt, "--9p", "tcp:127.0.0.1:0"}, append(more, zurl)...)
+	cmd := exec.Command(filepath.Join(built, "wcfs"), args...)
 	cmd.Stdout, cmd.Stderr = log, log
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)

@@ -85,7 +85,7 @@ func rereadLocked(e *Env) (Verdict, error) {
 	return answer(locked > 0, "%d touches, %d second READs, %d of them held mmap_lock", len(times), len(seconds), locked)
 }
 
-// childReread touches pages in turn, for ten seconds at most, and prints when mapping memory took longer
+// childReread touches pages in turn, for twenty seconds at most, and prints when mapping memory took longer
 // than the limit.
 func childReread(f *os.File, rounds, limit string) error {
 	n, err1 := strconv.Atoi(rounds)
@@ -116,7 +116,7 @@ func childReread(f *os.File, rounds, limit string) error {
 		}
 		found <- list
 	}()
-	for p, began := 0, time.Now(); p < n && time.Since(began) < 10*time.Second; p++ {
+	for p, began := 0, time.Now(); p < n && time.Since(began) < 20*time.Second; p++ {
 		m.touch(p)
 	}
 	stop.Store(true)
