@@ -29,6 +29,7 @@ type dataFile struct {
 	next  *dataFile // what replaced this file, nil while nothing has; owns a reference
 
 	extents extents
+	lastTxn atomic.Pointer[txnAt] // the header looked at last: neighbouring records share it
 }
 
 func (f *dataFile) acquire() { f.refs.Add(1) }

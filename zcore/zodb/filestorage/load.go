@@ -211,11 +211,23 @@ func (v view) checkTxn(r *rec) error {
 	if r.txn.Tid != 0 {
 		return nil
 	}
+	if last := v.f.lastTxn.Load(); last != nil && last.pos == r.Txn {
+		return v.fit(r, last.TxnHeader, nil)
+	}
 	var b [fsformat.TxnHdrLen]byte
 	if _, err := v.f.f.ReadAt(b[:], r.Txn); err != nil {
 		return readError(r.Txn, err)
 	}
 	h, err := fsformat.DecodeTxn(b[:])
+	if err := v.fit(r, h, err); err != nil {
+		return err
+	}
+	v.f.lastTxn.Store(&txnAt{r.Txn, h})
+	return nil
+}
+
+// fit checks that r and the header of its transaction fit each other.
+func (v view) fit(r *rec, h fsformat.TxnHeader, err error) error {
 	if err == nil && (h.Tid != r.Tid || h.Status != fsformat.Done && h.Status != fsformat.Packed ||
 		r.RecLen() > r.Txn+h.Len-r.pos || h.Len > v.end-fsformat.TailLen-r.Txn || r.pos < r.Txn+h.HdrLen()) {
 		err = fmt.Errorf("data record does not fit its transaction at %d", r.Txn)
@@ -225,6 +237,12 @@ func (v view) checkTxn(r *rec) error {
 	}
 	r.txn = h
 	return nil
+}
+
+// txnAt is the header of a complete transaction, which never changes, and where it is.
+type txnAt struct {
+	pos int64
+	fsformat.TxnHeader
 }
 
 // after is the most that is read to see that a record ends where its length says.
