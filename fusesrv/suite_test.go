@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"testing"
 	"time"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 
@@ -166,5 +167,40 @@ func until(t *testing.T, what string, cond func() bool) {
 		if time.Now().After(end) {
 			t.Fatalf("timed out waiting until %s", what)
 		}
+	}
+}
+
+// TestGrowthSeenByOpen: a mapping past the old end works once somebody has opened the file anew.
+func TestGrowthSeenByOpen(t *testing.T) {
+	var file zodb.Oid
+	var db *zgen.DB
+	w := serve(t, func(stor *memstorage.Store) (*zgen.DB, error) {
+		db = zgen.New(stor, zgen.Options{})
+		tx := db.Begin()
+		file = tx.NewFile(blksize)
+		tx.Write(file, 0, block(1), zgen.Blk0)
+		_, err := tx.Commit()
+		return db, err
+	})
+	head := filepath.Join(w.dir, "head/bigfile", file.String())
+	f := open(t, head)
+	mem, err := unix.Mmap(f, 0, 2*blksize, unix.PROT_READ, unix.MAP_SHARED)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Munmap(mem)
+	tx := db.Begin()
+	tx.Write(file, 1, block(2), zgen.Blk0)
+	tid, err := tx.Commit()
+	if err != nil {
+		t.Fatal(err)
+	}
+	until(t, "the commit is announced", func() bool { return w.core.Head() == tid })
+	open(t, head)
+	got := make([]byte, 1)
+	local := []unix.Iovec{{Base: &got[0], Len: 1}}
+	remote := []unix.RemoteIovec{{Base: uintptr(unsafe.Pointer(&mem[blksize])), Len: 1}}
+	if _, err := unix.ProcessVMReadv(os.Getpid(), local, remote, 0); err != nil || got[0] != 2 {
+		t.Errorf("past the old end: %v, %v", got, err)
 	}
 }

@@ -13,11 +13,11 @@ import (
 // more: its process has ended, its domain has failed, or the core is in EIO mode.
 func (l *Link) faulty(pin watch.Pin, why string) {
 	l.fault.Do(func() {
-		l.c.log.Error("watch client is faulty", "file", pin.Oid, "blk", pin.Blk, "rev", pin.String(), "cause", why)
 		rev := "head"
 		if !pin.Head {
 			rev = pin.Rev.String()
 		}
+		l.c.log.Error("watch client is faulty", "file", pin.Oid, "blk", pin.Blk, "rev", rev, "cause", why)
 		l.push(0, fmt.Sprintf("fatal: pin #%d @%s: %s", pin.Blk, rev, why))
 		go func() {
 			defer close(l.killed)
