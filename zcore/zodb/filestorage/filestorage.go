@@ -60,7 +60,7 @@ type Options struct {
 	// systems. 0: once a second.
 	Tick time.Duration
 
-	// Grace is for how long following must fail all the time until Follow fails. 0: 5 seconds.
+	// Grace is for how long following must fail all the time until Follow fails. 0: 2 seconds.
 	Grace time.Duration
 
 	// Log is told why an index is not used and that a file was replaced. May be nil.
@@ -105,7 +105,7 @@ func Open(ctx context.Context, url string, opt Options) (*Storage, error) {
 		opt.Tick = time.Second
 	}
 	if opt.Grace <= 0 {
-		opt.Grace = 5 * time.Second
+		opt.Grace = 2 * time.Second
 	}
 	if opt.Log == nil {
 		opt.Log = slog.New(slog.DiscardHandler)
