@@ -114,6 +114,9 @@ func isolation(t *testing.T, seconds int, specs ...spec) {
 		meaningful(t, g.name, tally(t, g.name, g.checked(3, seconds)))
 	}
 	meaningful(t, "host", tally(t, "host", []outcome{host.wait()}))
+	for i, g := range guests {
+		docs(t, g, specs[i].how, s, w.oids[0])
+	}
 	if n := s.stat("pinkill"); n != 0 {
 		t.Errorf("%d clients were killed", n)
 	}

@@ -51,10 +51,13 @@ func boot(t *testing.T, s *server, sp spec) *guest {
 	g := &guest{t: t, name: sp.name, in: inWriter, lines: make(chan string, 1000)}
 	q := qemu.Spec{
 		Kernel: qemutest.Kernel(t, sp.kernel), Memory: memory, CPUs: sp.cpus, Net: true, Accel: qemu.TCG,
-		Program: []string{"/bin/sh"}, Env: []string{"PATH=/bin"},
-		Files:  []qemu.File{{Path: "/checker", Source: checker(), Mode: 0o755}},
-		Shares: []qemu.Share{{Tag: "log", Dir: s.w.logDir(), Mount: "/log", ReadOnly: true}},
-		Stdin:  in, Stdout: outWriter,
+		Program: []string{"/bin/sh"}, Env: []string{"PATH=/bin:/tools"},
+		Files: []qemu.File{{Path: "/checker", Source: checker(), Mode: 0o755}},
+		Shares: []qemu.Share{
+			{Tag: "log", Dir: s.w.logDir(), Mount: "/log", ReadOnly: true},
+			{Tag: "tools", Dir: built, Mount: "/tools", ReadOnly: true, Cache: "loose"},
+		},
+		Stdin: in, Stdout: outWriter,
 		Timeout: 15 * time.Minute, BootTimeout: 2 * time.Minute,
 	}
 	g.mount = "trans=tcp,version=9p2000.L,cache=none,access=any,msize=1044504,uname=" + sp.name
@@ -101,7 +104,7 @@ func (g *guest) sh(limit time.Duration, format string, args ...any) (string, int
 	g.t.Helper()
 	g.n++
 	text := fmt.Sprintf(format, args...)
-	go fmt.Fprintf(g.in, "%s\necho \"= %d $?\"\n", text, g.n) // its end is seen below; the pipe is closed by kill
+	go fmt.Fprintf(g.in, "%s\necho -e \"\\n= %d $?\"\n", text, g.n) // its end is seen below; the pipe is closed by kill
 	var said strings.Builder
 	timer := time.NewTimer(limit)
 	defer timer.Stop()
@@ -113,7 +116,7 @@ func (g *guest) sh(limit time.Duration, format string, args ...any) (string, int
 			}
 			var n, status int
 			if k, _ := fmt.Sscanf(line, "= %d %d", &n, &status); k == 2 && n == g.n {
-				return said.String(), status
+				return strings.TrimSuffix(said.String(), "\n"), status
 			}
 			said.WriteString(line + "\n")
 		case <-timer.C:

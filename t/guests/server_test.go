@@ -38,8 +38,10 @@ func build() (err error) {
 	}
 	client := filepath.Join(py.Root(), "zcore/client/c")
 	serverArgs := []string{"build", "-o", filepath.Join(built, "wcfs"), "wcfs"}
+	server := exec.Command("go", serverArgs...)
+	server.Env = append(os.Environ(), "CGO_ENABLED=0")
 	for _, cmd := range []*exec.Cmd{
-		exec.Command("go", serverArgs...),
+		server,
 		exec.Command("gcc", "-std=gnu11", "-O2", "-Wall", "-Wextra", "-Werror", "-pthread", "-static", "-I", client,
 			"checker/checker.c", filepath.Join(client, "wcfs.c"), "-o", checker()),
 	} {

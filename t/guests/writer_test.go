@@ -95,7 +95,7 @@ func (w *writer) random() (list []change) {
 			list = append(list, c)
 		}
 	}
-	if w.n%3 == 0 {
+	if w.n%2 == 0 {
 		for f := range nfiles {
 			for b := range w.end[f] {
 				add(change{file: f, blk: b})
