@@ -8,7 +8,7 @@ import (
 )
 
 const dropInUsage = `usage: wcfs [options] ZURL MNT      serve the database ZURL at the directory MNT
-       wcfs SUBCOMMAND --help       serve, status, stop, ls, stat, cat, history, watch, dial, run, demo
+       wcfs SUBCOMMAND --help       serve, status, stop, ls, stat, cat, history, watch, dial, run, bench, demo
 
 options of the first form:
 `
