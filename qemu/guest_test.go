@@ -69,7 +69,7 @@ func TestEnds(t *testing.T) {
 		Kernel:  qemutest.Kernel(t, "6.12"),
 		Program: []string{"/bin/sh", "-c", "while :; do echo tick; sleep 0.1; done"},
 		Stdout:  &out,
-		Timeout: 8 * time.Second,
+		Timeout: 15 * time.Second,
 	})
 	if err != nil {
 		t.Fatal(err)
