@@ -48,7 +48,7 @@ func TestBench(t *testing.T) {
 		zurl: {"sequential", "random 4 KiB", "many, sequential", "many, random, commits"},
 	} {
 		var out, errs bytes.Buffer
-		code := run(t.Context(), []string{"bench", target, "head/bigfile/" + oid.String(), "--for=20ms", "--readers=3"}, &out, &errs)
+		code := runApart(t, []string{"bench", target, "head/bigfile/" + oid.String(), "--for=20ms", "--readers=3"}, &out, &errs)
 		lines := strings.Split(strings.TrimSpace(out.String()), "\n")
 		if code != 0 || len(lines) != len(want)+1 {
 			t.Fatalf("bench %s: %d, %s\n%s", target, code, &errs, &out)

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"runtime"
 	"slices"
@@ -20,9 +21,28 @@ import (
 	"wcfs/zcore/zodb/fswriter"
 )
 
+// commandEnv makes the test program run as wcfs itself, with its arguments: for what must not happen in the
+// process that serves, such as a page fault, which can stop all of a Go program.
+const commandEnv = "WCFS_TEST_COMMAND"
+
 func TestMain(m *testing.M) {
 	fusesrv.Helper()
+	if os.Getenv(commandEnv) != "" {
+		os.Exit(run(context.Background(), os.Args[1:], os.Stdout, os.Stderr))
+	}
 	os.Exit(m.Run())
+}
+
+// runApart is run in a process of its own.
+func runApart(t *testing.T, args []string, stdout, stderr *bytes.Buffer) int {
+	t.Helper()
+	cmd := exec.CommandContext(t.Context(), os.Args[0], args...)
+	cmd.Env = append(os.Environ(), commandEnv+"=1")
+	cmd.Stdout, cmd.Stderr = stdout, stderr
+	if err := cmd.Run(); err != nil && cmd.ProcessState == nil {
+		t.Fatal(err)
+	}
+	return cmd.ProcessState.ExitCode()
 }
 
 // testProgram logs to nowhere.
