@@ -1,14 +1,17 @@
-"""Writes and reads one ZBigFile in a FileStorage or a RelStorage database.
+"""Writes and reads one ZBigFile in a FileStorage, a ZEO server or a RelStorage database.
 
 usage: bigfile.py make STORAGE BLOCKS     makes root['f'] of blocks of 2 MiB, prints its oid
        bigfile.py set STORAGE BLK TEXT    commits a block of that text, prints the tid
        bigfile.py time STORAGE            reads all blocks, prints the seconds that took and their SHA-256
        bigfile.py commits STORAGE         for every line read: commits and prints the tid at once
-       bigfile.py stamp STORAGE SEED      makes root['f'] of 16 small blocks and commits changes of them at
-                                          random until stdin ends; prints the oid, then a line a commit:
-                                          tid blk=counter ..., a counter of 0 being a hole
+       bigfile.py stamp STORAGE SEED [PAUSE]
+                                          makes root['f'] of 16 small blocks and commits changes of them at
+                                          random, with up to PAUSE seconds (0.02) between commits, until stdin
+                                          ends; prints the oid, then a line a commit: tid blk=counter ..., a
+                                          counter of 0 being a hole. A line read has it close the database, print
+                                          "paused" and wait for another line
 
-STORAGE is file:PATH or postgresql:DSN (as libpq wants it).
+STORAGE is file:PATH, zeo:HOST:PORT or postgresql:DSN (as libpq wants it).
 """
 import hashlib
 import os
@@ -30,6 +33,10 @@ def opened(storage):
     if kind == 'file':
         from ZODB.FileStorage import FileStorage
         return DB(FileStorage(where))
+    if kind == 'zeo':
+        from ZEO.ClientStorage import ClientStorage
+        host, _, port = where.rpartition(':')
+        return DB(ClientStorage((host, int(port)), wait=True, wait_timeout=60))
     from relstorage.adapters.postgresql import PostgreSQLAdapter
     from relstorage.options import Options
     from relstorage.storage import RelStorage
@@ -78,42 +85,62 @@ def commits(root):
         print(hex16(f.blktab[0]._p_serial), flush=True)
 
 
-def stamp(root, seed):
+def stamp(storage, seed, pause='0.02'):
     rnd = random.Random(int(seed))
-    f = root['f'] = ZBigFile(16384)
+    root = opened(storage).open().root()
+    root['f'] = ZBigFile(16384)
     counter = 0
     changes = {blk: ZBlk0 for blk in range(16)}
     while True:
-        line = []
-        for blk, kind in sorted(changes.items()):
-            counter += 1
-            if kind is None:
-                if f.blktab.has_key(blk):
-                    f.hole(blk)
-                line.append('%d=0' % blk)
-                continue
-            f.set(blk, counter.to_bytes(8, 'little') * (16384 // 8), kind)
-            line.append('%d=%d' % (blk, counter))
+        line, counter = change(root['f'], changes, counter)
         root['counter'] = counter  # something whose serial tells the tid
         transaction.commit()
         if counter == 16:
-            print(hex16(f._p_oid))
+            print(hex16(root['f']._p_oid))
         print(hex16(root._p_serial), *line, flush=True)
-        if select.select([sys.stdin], [], [], rnd.random() * 0.02)[0]:
-            return
+        if select.select([sys.stdin], [], [], rnd.random() * float(pause))[0]:
+            close(root)
+            if not sys.stdin.readline():
+                return
+            print('paused', flush=True)
+            if not sys.stdin.readline():
+                return
+            root = opened(storage).open().root()
         # the last block is never a hole: the size stays
         changes = {blk: rnd.choice([ZBlk0, ZBlk0, ZBlk1, None if blk < 15 else ZBlk0])
                    for blk in rnd.sample(range(16), rnd.randint(1, 3))}
 
 
+def change(f, changes, counter):
+    """Fills blocks, or makes holes of them; tells of it as stamp prints it, and how far it counted."""
+    line = []
+    for blk, kind in sorted(changes.items()):
+        counter += 1
+        if kind is None:
+            if f.blktab.has_key(blk):
+                f.hole(blk)
+            line.append('%d=0' % blk)
+            continue
+        f.set(blk, counter.to_bytes(8, 'little') * (16384 // 8), kind)
+        line.append('%d=%d' % (blk, counter))
+    return line, counter
+
+
+def close(root):
+    transaction.abort()
+    db = root._p_jar.db()
+    root._p_jar.close()
+    db.close()
+
+
 def main():
     what, storage, *args = sys.argv[1:]
-    db = opened(storage)
-    conn = db.open()
-    {'make': make, 'set': set_, 'time': time_, 'commits': commits, 'stamp': stamp}[what](conn.root(), *args)
-    transaction.abort()
-    conn.close()
-    db.close()
+    if what == 'stamp':
+        stamp(storage, *args)
+        return
+    root = opened(storage).open().root()
+    {'make': make, 'set': set_, 'time': time_, 'commits': commits}[what](root, *args)
+    close(root)
 
 
 main()
