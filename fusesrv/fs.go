@@ -130,22 +130,6 @@ func (fs *fileSystem) SetAttr(cancel <-chan struct{}, in *fuse.SetAttrIn, out *f
 	return fs.getAttr(cancel, &in.InHeader, out)
 }
 
-// Access only knows that files are read-only; who may read them is a matter of mount options.
-func (fs *fileSystem) Access(cancel <-chan struct{}, in *fuse.AccessIn) fuse.Status {
-	var out fuse.AttrOut
-	if st := fs.getAttr(cancel, &in.InHeader, &out); !st.Ok() {
-		return st
-	}
-	const xOK, wOK = 1, 2
-	switch {
-	case in.Mask&wOK != 0 && out.Mode&0o222 == 0:
-		return fuse.EROFS
-	case in.Mask&xOK != 0 && out.Mode&0o111 == 0:
-		return fuse.EACCES
-	}
-	return fuse.OK
-}
-
 // attrTimeout is how long the kernel may show attr without asking.
 func attrTimeout(k tree.Kind, attr tree.Attr) time.Duration {
 	if k == tree.Static || attr.Rev != 0 {

@@ -94,7 +94,8 @@ func mountFuse(dir, source string) (int, error) {
 	if err != nil {
 		return -1, fmt.Errorf("open /dev/fuse: %w; load the kernel module with `modprobe fuse`, and in a container let the device in", err)
 	}
-	// With default_permissions an open(2) looks at attributes, so that it sees a file that has grown.
+	// With default_permissions the kernel goes by the modes that stat shows, and an open(2) looks at attributes,
+	// so that it sees a file that has grown.
 	data := fmt.Sprintf("fd=%d,rootmode=%o,user_id=%d,group_id=%d,default_permissions", fd, unix.S_IFDIR, os.Geteuid(), os.Getegid())
 	if os.Geteuid() == 0 {
 		data += ",allow_other"
