@@ -12,7 +12,7 @@ import (
 )
 
 // TestIsolation: six clients at views of their own while Python commits over ZEO without a pause. Once a
-// second wcfs's connection is cut, every fourth time by killing the server, which is started again.
+// second wcfs's connection is cut; every fourth time the server is killed between two commits and started again.
 // WCFS_SOAK=1: for a minute.
 func TestIsolation(t *testing.T) {
 	long := 8 * time.Second
@@ -42,7 +42,8 @@ func TestIsolation(t *testing.T) {
 	n, cut := 0, 0
 	stamp.Check(t, mnt, w, seed, long, func() {
 		if n++; n%4 == 0 {
-			// Not in a commit: the server tells of it before it is on disk, so it may be lost when known.
+			// Not in a commit: a FileStorage that cuts off the rest of one when it is opened gives that one's
+			// tid as its last transaction, and there would be nothing to compare that head with.
 			w.Pause(t, func() {
 				z.Kill()
 				z.Run()
@@ -51,7 +52,7 @@ func TestIsolation(t *testing.T) {
 		cut += p.Cut()
 	})
 	t.Logf("%d connections cut, %d restarts", cut, n/4)
-	if cut == 0 || n < 4 {
+	if !t.Failed() && (cut == 0 || n < 4) {
 		t.Error("nothing was disturbed")
 	}
 }
