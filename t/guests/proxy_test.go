@@ -9,8 +9,8 @@ import (
 
 // proxy passes connections on to a server until it is told to cut them.
 type proxy struct {
-	l net.Listener
-	s *server
+	l  net.Listener
+	to string
 
 	mu    sync.Mutex
 	conns []net.Conn // guarded by mu; both ends of each
@@ -22,7 +22,7 @@ func startProxy(t *testing.T, s *server) *proxy {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := &proxy{l: l, s: s}
+	p := &proxy{l: l, to: "127.0.0.1:" + s.port} // which stays the same when the server is started again
 	t.Cleanup(func() { l.Close(); p.cut() })
 	go p.run()
 	return p
@@ -39,7 +39,7 @@ func (p *proxy) run() {
 		if err != nil {
 			return
 		}
-		up, err := net.Dial("tcp", "127.0.0.1:"+p.s.port)
+		up, err := net.Dial("tcp", p.to)
 		if err != nil {
 			c.Close()
 			continue
