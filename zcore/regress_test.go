@@ -3,6 +3,7 @@ package zcore
 import (
 	"context"
 	"fmt"
+	"runtime"
 	"strings"
 	"sync"
 	"testing"
@@ -322,6 +323,7 @@ func TestOneSenderPerBlock(t *testing.T) {
 			i++
 		}
 		cw.mu.Unlock()
+		runtime.Gosched() // with one processor the sender would have none
 	}
 	for _, m := range cw.pending() {
 		<-m.done
