@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"wcfs/t/py"
+	"wcfs/t/said"
 	"wcfs/zcore/zdata"
 	"wcfs/zcore/zdata/zgen"
 	"wcfs/zcore/zodb"
@@ -309,7 +310,7 @@ func TestCommands(t *testing.T) {
 	w := newWorld(t, 8192, threeBlocks)
 	at0 := w.db.Head()
 	cmd := exec.Command(built.wcfs, "watch", w.mnt, w.f.String(), "--at", at0.String())
-	var out buffer
+	var out said.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &out
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
@@ -343,7 +344,7 @@ func TestCommands(t *testing.T) {
 		t.Errorf("watch of nothing: %v, %s", err, out)
 	}
 
-	out.reset()
+	out.Reset()
 	cmd = exec.Command(built.wcfs, "watch", w.mnt, w.f.String())
 	cmd.Stdout, cmd.Stderr = &out, &out
 	if err := cmd.Start(); err != nil {

@@ -20,6 +20,7 @@ import (
 
 	"wcfs/qemu/qemutest"
 	"wcfs/t/py"
+	"wcfs/t/said"
 	"wcfs/zcore/zdata/zgen"
 	"wcfs/zcore/zodb"
 )
@@ -113,7 +114,7 @@ func startGuest(t *testing.T, kernel, addr string, kinds []string) []*proc {
 	cmd.Dir = built.dir
 	in, err1 := cmd.StdinPipe()
 	out, err2 := cmd.StdoutPipe()
-	var errs buffer
+	var errs said.Buffer
 	cmd.Stderr = &errs
 	if err1 != nil || err2 != nil {
 		t.Fatal(err1, err2)

@@ -2,7 +2,6 @@ package client_test
 
 import (
 	"bufio"
-	"bytes"
 	"errors"
 	"fmt"
 	"hash/crc32"
@@ -11,12 +10,12 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
 
 	"wcfs/t/py"
+	"wcfs/t/said"
 	"wcfs/zcore/zdata"
 	"wcfs/zcore/zdata/zgen"
 	"wcfs/zcore/zodb"
@@ -90,7 +89,7 @@ type world struct {
 	f    zodb.Oid // the first file
 	args []string // of the server
 	srv  *exec.Cmd
-	log  buffer
+	log  said.Buffer
 	done chan struct{} // closed when the server has ended
 }
 
@@ -213,7 +212,7 @@ type proc struct {
 	cmd  *exec.Cmd
 	in   io.WriteCloser
 	out  *bufio.Reader
-	errs buffer
+	errs said.Buffer
 
 	patience time.Duration // with one command
 }
@@ -309,28 +308,4 @@ func (p *proc) may(t *testing.T, format string, args ...any) string {
 		t.Fatal(err)
 	}
 	return answer
-}
-
-// buffer is a bytes.Buffer for several goroutines.
-type buffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer // guard: mu
-}
-
-func (b *buffer) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.b.Write(p)
-}
-
-func (b *buffer) String() string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.b.String()
-}
-
-func (b *buffer) reset() {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	b.b.Reset()
 }

@@ -2,7 +2,6 @@ package guest
 
 import (
 	"bufio"
-	"bytes"
 	"fmt"
 	"io"
 	"os"
@@ -10,12 +9,12 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
 
 	"wcfs/t/py"
+	"wcfs/t/said"
 	"wcfs/zcore/tree/treetest"
 	"wcfs/zcore/tree/treetest/fixture"
 	"wcfs/zcore/zodb/fswriter"
@@ -74,7 +73,7 @@ type server struct {
 func serve(t *testing.T, zurl string, more ...string) server {
 	t.Helper()
 	s := server{mnt: t.TempDir()}
-	log := new(logBuffer)
+	log := new(said.Buffer)
 	if len(more) > 0 {
 		s.unix = more[len(more)-1]
 	}
@@ -167,22 +166,4 @@ func (w *writer) commit(t *testing.T, n int) {
 	if strings.TrimSpace(line) != strconv.Itoa(n) {
 		t.Errorf("writer: commit %d is %q, %v", n, line, err)
 	}
-}
-
-// logBuffer is what a process says.
-type logBuffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer // guarded by mu
-}
-
-func (l *logBuffer) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.Write(p)
-}
-
-func (l *logBuffer) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.String()
 }

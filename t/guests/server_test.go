@@ -1,7 +1,6 @@
 package guests
 
 import (
-	"bytes"
 	"fmt"
 	"net"
 	"os"
@@ -9,12 +8,12 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
 
 	"wcfs/t/py"
+	"wcfs/t/said"
 )
 
 // built is where TestMain puts programs; read only afterwards.
@@ -62,14 +61,14 @@ type server struct {
 	mnt, port  string // the port stays the same when it is started again
 
 	cmd  *exec.Cmd
-	said *buffer
+	said *said.Buffer
 	done chan struct{} // closed when it has ended
 }
 
 // startServer serves the writer's database.
 func startServer(t *testing.T, w *writer, pintimeout time.Duration) *server {
 	t.Helper()
-	s := &server{t: t, w: w, pintimeout: pintimeout, mnt: t.TempDir(), port: "0", said: new(buffer)}
+	s := &server{t: t, w: w, pintimeout: pintimeout, mnt: t.TempDir(), port: "0", said: new(said.Buffer)}
 	t.Cleanup(func() {
 		s.end()
 		if text := s.said.String(); t.Failed() || strings.Contains(text, "panic") {
@@ -82,7 +81,7 @@ func startServer(t *testing.T, w *writer, pintimeout time.Duration) *server {
 
 func (s *server) start() {
 	s.t.Helper()
-	s.said.reset()
+	s.said.Reset()
 	s.cmd = exec.Command(filepath.Join(built, "wcfs"), "serve", "--mount", s.mnt, "--9p", "tcp:127.0.0.1:"+s.port,
 		"--pintimeout", s.pintimeout.String(), "file://"+s.w.path())
 	s.cmd.Stdout, s.cmd.Stderr = s.said, s.said
@@ -168,28 +167,4 @@ func eventually(t *testing.T, what string, cond func() bool) {
 			t.Fatalf("waited too long for %s", what)
 		}
 	}
-}
-
-// buffer is what a process says.
-type buffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer // guarded by mu
-}
-
-func (l *buffer) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.Write(p)
-}
-
-func (l *buffer) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.String()
-}
-
-func (l *buffer) reset() {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.b.Reset()
 }

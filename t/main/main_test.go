@@ -13,11 +13,11 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
 
+	"wcfs/t/said"
 	"wcfs/zcore/tree/treetest"
 	"wcfs/zcore/tree/treetest/fixture"
 	"wcfs/zcore/zdata/zgen"
@@ -83,14 +83,14 @@ func mustRun(t *testing.T, args ...string) string {
 type proc struct {
 	t    *testing.T
 	cmd  *exec.Cmd
-	log  *buffer // stdout and stderr
+	log  *said.Buffer // stdout and stderr
 	done chan struct{}
 }
 
 // spawn starts the command; it is killed when the test ends.
 func spawn(t *testing.T, args ...string) *proc {
 	t.Helper()
-	p := &proc{t: t, cmd: exec.Command(wcfsPath, args...), log: new(buffer), done: make(chan struct{})}
+	p := &proc{t: t, cmd: exec.Command(wcfsPath, args...), log: new(said.Buffer), done: make(chan struct{})}
 	p.cmd.Stdout, p.cmd.Stderr = p.log, p.log
 	if err := p.cmd.Start(); err != nil {
 		t.Fatal(err)
@@ -167,24 +167,6 @@ func eventually(t *testing.T, what string, cond func() bool) {
 			t.Fatalf("waited too long for: %s", what)
 		}
 	}
-}
-
-// buffer is a bytes.Buffer for several goroutines.
-type buffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer // guard: mu
-}
-
-func (b *buffer) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.b.Write(p)
-}
-
-func (b *buffer) String() string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.b.String()
 }
 
 // database writes the usual database and returns its URL and what it holds.
