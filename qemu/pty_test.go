@@ -8,6 +8,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -57,9 +58,10 @@ func TestInteractive(t *testing.T) {
 	step("sh -c 'echo run\"\"ning; sleep 1000'\r", "running")
 	step("\x1a", "Stopped")
 	step("jobs; echo li''sted\r", "listed")
-	step("kill %1; wait; echo ki''lled\r", "killed")
+	// bash's wait does not wait for what it still takes for stopped, and then exit would refuse
+	step("kill %1; while kill -0 %1; do sleep 0.1; done 2>/dev/null; echo ki''lled\r", "killed")
 	step("exit 9\r", "")
-	err := cmd.Wait()
+	err := waitFor(t, cmd, &out)
 	if cmd.ProcessState.ExitCode() != 9 {
 		t.Errorf("%v; terminal: %q", err, out.text())
 	}
@@ -85,10 +87,21 @@ func TestInterrupt(t *testing.T) {
 	if err := cmd.Process.Signal(os.Interrupt); err != nil {
 		t.Fatal(err)
 	}
-	err := cmd.Wait()
+	err := waitFor(t, cmd, &out)
 	if cmd.ProcessState.ExitCode() != 5 || !strings.Contains(out.text(), "caught") {
 		t.Errorf("%v: %q", err, out.text())
 	}
+}
+
+// waitFor waits for the end of a `wcfs run` that was told to end.
+func waitFor(t *testing.T, cmd *exec.Cmd, out *syncBuffer) error {
+	t.Helper()
+	late := time.AfterFunc(time.Minute, func() {
+		t.Errorf("does not end; it said %q", out.text())
+		_ = cmd.Process.Signal(syscall.SIGQUIT) // ends the guest too
+	})
+	defer late.Stop()
+	return cmd.Wait()
 }
 
 func openPty(t *testing.T) (ptmx, tty *os.File) {
