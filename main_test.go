@@ -16,6 +16,7 @@ import (
 
 	"wcfs/fusesrv"
 	"wcfs/p9srv"
+	"wcfs/zcore"
 	"wcfs/zcore/tree/treetest/fixture"
 	"wcfs/zcore/zdata"
 	"wcfs/zcore/zodb/fswriter"
@@ -194,6 +195,35 @@ func TestDomains(t *testing.T) {
 	d.put(a)
 	if d.get("guest7", "unix:0") == a {
 		t.Error("a domain without connections was not forgotten")
+	}
+}
+
+// A connection that comes in the very moment a domain fails, before its name is free again, begins anew.
+func TestDomainFailsWhileOneJoins(t *testing.T) {
+	p := testProgram(t.Context())
+	c := serveCmd{ZURL: testDatabase(t)}
+	s, err := c.start(p)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.close()
+	d := &domains{core: s.core, open: make(map[string]*openDomain), onFail: func(*zcore.Domain) {}}
+	old := d.get("guest7", "unix:0")
+	d.mu.Lock() // so that failed cannot free the name
+	told := make(chan struct{})
+	go func() { old.Fail(); close(told) }()
+	for !old.Failed() {
+		time.Sleep(time.Millisecond)
+	}
+	joined := d.getLocked("guest7", "unix:0")
+	d.mu.Unlock()
+	<-told
+	if joined == old || joined.Failed() {
+		t.Error("a connection joined a domain that has failed")
+	}
+	d.put(old)
+	if next := d.get("guest7", "unix:0"); next != joined {
+		t.Error("the end of the old domain took the name from the new one")
 	}
 }
 

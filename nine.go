@@ -100,13 +100,19 @@ type openDomain struct {
 // nobody is the uname of v9fs when a mount names none: that says nothing about who it is.
 const nobody = "nobody"
 
-// get returns the domain of a connection. One that does not say who it is gets one of its own.
+// get returns the domain of a connection. One that does not say who it is gets one of its own, and so does
+// one that comes while the domain of that name fails: that is left to its other connections.
 func (d *domains) get(uname, credential string) *zcore.Domain {
-	key := credential + "/" + uname
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	return d.getLocked(uname, credential)
+}
+
+// getLocked is get; mu must be held.
+func (d *domains) getLocked(uname, credential string) *zcore.Domain {
+	key := credential + "/" + uname
 	known := uname != "" && uname != nobody
-	if o := d.open[key]; o != nil && known {
+	if o := d.open[key]; o != nil && known && !o.dom.Failed() {
 		o.conns++
 		return o.dom
 	}

@@ -32,7 +32,6 @@ type conn struct {
 	told   bool     // a limit that it ran into is in the log
 	buf    [maxBody]byte
 
-	asked  bool                         // Options.Domain was
 	domain atomic.Pointer[zcore.Domain] // of the first attach
 
 	wmu    sync.Mutex
@@ -67,8 +66,8 @@ func (c *conn) serve() {
 	if c.s != nil {
 		c.s.end()
 	}
-	if c.asked && c.srv.opts.DomainGone != nil {
-		c.srv.opts.DomainGone(c.domain.Load())
+	if d := c.domain.Load(); d != nil && c.srv.opts.DomainGone != nil {
+		c.srv.opts.DomainGone(d)
 	}
 	c.causeMu.Lock()
 	cause := c.cause
@@ -263,15 +262,34 @@ func (c *conn) writeLocked(pieces []zcore.Piece) {
 	}
 }
 
-// joinDomain asks once in which domain the connection is.
+// joinDomain asks once in which domain the connection is. One that fails meanwhile is left to its other
+// connections, as this one has nothing of it yet: it asks again.
 func (c *conn) joinDomain(uname string) {
-	if c.asked {
+	if c.domain.Load() != nil || c.srv.opts.Domain == nil {
 		return
 	}
-	c.asked = true
-	if c.srv.opts.Domain != nil {
-		c.domain.Store(c.srv.opts.Domain(uname, c.peer.credential()))
+	for range 2 {
+		d := c.srv.opts.Domain(uname, c.peer.credential())
+		if c.enter(d) {
+			return
+		}
+		if c.srv.opts.DomainGone != nil {
+			c.srv.opts.DomainGone(d)
+		}
 	}
+	c.end(errDomainClosed)
+}
+
+// enter makes the connection one of a domain, unless that has failed. It looks and enters in one critical
+// section, so that CloseDomain, which comes after the failure, finds each connection that is in the domain.
+func (c *conn) enter(d *zcore.Domain) bool {
+	c.srv.mu.Lock()
+	defer c.srv.mu.Unlock()
+	if d.Failed() {
+		return false
+	}
+	c.domain.Store(d)
+	return true
 }
 
 // isReset tells how a client that just goes away looks like.

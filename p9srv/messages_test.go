@@ -261,6 +261,39 @@ func TestDomain(t *testing.T) {
 	}
 }
 
+// TestDomainFailsMeanwhile: between the answer who the connection is and its entry the domain fails, and all
+// its connections are closed: this one must not stay in it, unnoticed, where it would read EIO for ever.
+func TestDomainFailsMeanwhile(t *testing.T) {
+	bad, good := &zcore.Domain{}, &zcore.Domain{}
+	doms := []*zcore.Domain{bad, good}
+	gone := make(chan *zcore.Domain, 10)
+	var srv *Server
+	w := serve(t, func(o *Options) {
+		o.Domain = func(string, string) *zcore.Domain {
+			d := doms[0]
+			doms = doms[1:]
+			if d == bad {
+				bad.Fail()
+				srv.CloseDomain(bad)
+			}
+			return d
+		}
+		o.DomainGone = func(d *zcore.Domain) { gone <- d }
+	})
+	srv = w.srv
+	c := w.client()
+	c.ok(newFrame(tAttach, 1).u32(9).u32(noFid).str("").str("").u32(1000), tAttach+1)
+	c.open(2, "head/watch", 2)
+	if who := w.tree.at("head/watch").who.Load(); who.Domain != good {
+		t.Error("the connection is in the domain that has failed")
+	}
+	if d := <-gone; d != bad {
+		t.Error("DomainGone was told of another")
+	}
+	w.srv.CloseDomain(good)
+	c.closed()
+}
+
 // TestQids: numbers are the tree's, and only what never changes has a version.
 func TestQids(t *testing.T) {
 	w := serve(t, nil)

@@ -14,7 +14,10 @@ import (
 	"wcfs/zcore/tree"
 )
 
-var errServerClosed = errors.New("server is being closed")
+var (
+	errServerClosed = errors.New("server is being closed")
+	errDomainClosed = errors.New("its domain was closed")
+)
 
 // Server serves one tree to any number of connections.
 type Server struct {
@@ -85,7 +88,7 @@ func (s *Server) CloseDomain(d *zcore.Domain) {
 	defer s.mu.Unlock()
 	for c := range s.live {
 		if c.domain.Load() == d {
-			go c.endAfterReads(errors.New("its domain was closed"))
+			go c.endAfterReads(errDomainClosed)
 		}
 	}
 }

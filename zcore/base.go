@@ -95,7 +95,7 @@ func (s *baseSet) marked() []Blk {
 // revision of the blocks has been told so and has acknowledged.
 func (b *BaseFile) Read(ctx context.Context, dom *Domain, size int, off int64) (Data, error) {
 	c := b.f.c
-	if dom.hasFailed() {
+	if dom.Failed() {
 		return Data{}, errDomainFailed
 	}
 	if off < 0 || off >= b.size || size <= 0 {

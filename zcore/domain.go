@@ -51,8 +51,9 @@ func (d *Domain) OnFail(fn func()) (forget func()) {
 	}
 }
 
-// fail ends the domain.
-func (d *Domain) fail() {
+// Fail ends the domain: what a client did not acknowledge must not be read by anybody who shares its page
+// cache. The functions of OnFail are called after that, when Failed has become true.
+func (d *Domain) Fail() {
 	d.mu.Lock()
 	d.failed = true
 	fns := d.onFail
@@ -63,8 +64,8 @@ func (d *Domain) fail() {
 	}
 }
 
-// hasFailed reports whether the domain has failed.
-func (d *Domain) hasFailed() bool {
+// Failed reports whether the domain has failed: nobody may join it any more.
+func (d *Domain) Failed() bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	return d.failed

@@ -37,7 +37,7 @@ func (l *Link) settle() {
 	if l.proc == nil {
 		l.drained(min(time.Second, limit/4))
 		if !l.dom.local {
-			l.dom.fail()
+			l.dom.Fail()
 			return
 		}
 		for _, w := range l.watches() {

@@ -127,7 +127,7 @@ func (l *Link) after() error {
 	switch {
 	case l.c.isFailed():
 		return ErrNotConn
-	case l.dom.hasFailed() || l.poisoned.Load():
+	case l.dom.Failed() || l.poisoned.Load():
 		return errDomainFailed
 	}
 	return nil

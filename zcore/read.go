@@ -142,7 +142,7 @@ func (f *HeadFile) Read(ctx context.Context, dom *Domain, size int, off int64) (
 	if f.c.isFailed() {
 		return Data{}, ErrNotConn
 	}
-	if dom.hasFailed() {
+	if dom.Failed() {
 		return Data{}, errDomainFailed
 	}
 	end, _ := f.sizeNow()

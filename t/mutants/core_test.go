@@ -192,12 +192,22 @@ func baseMutants() []mutant {
 		{
 			name: "domain-never-fails", file: "zcore/fault.go",
 			why:   "a guest that does not acknowledge goes on reading",
-			edits: []edit{{"\t\t\tl.dom.fail()\n", ""}},
+			edits: []edit{{"\t\t\tl.dom.Fail()\n", ""}},
 		},
 		{
 			name: "all-domains-fail", file: "zcore/fault.go",
 			why:   "a guest that does not acknowledge takes the host with it",
-			edits: []edit{{"\t\t\tl.dom.fail()\n", "\t\t\tl.dom.fail()\n\t\t\tl.c.host.fail()\n"}},
+			edits: []edit{{"\t\t\tl.dom.Fail()\n", "\t\t\tl.dom.Fail()\n\t\t\tl.c.host.Fail()\n"}},
+		},
+			{
+			name: "failed-domain-joined", pkg: ".", run: "TestDomainFailsWhileOneJoins", file: "nine.go",
+			why:   "who mounts in the moment in which a domain fails is in it, and reads EIO until it mounts again",
+			edits: []edit{{" && !o.dom.Failed() {", " {"}},
+		},
+		{
+			name: "failed-domain-entered", pkg: "p9srv", run: "TestDomainFailsMeanwhile", file: "p9srv/conn.go",
+			why:   "so does who was told its domain and enters it after it has failed",
+			edits: []edit{{"\tif d.Failed() {\n\t\treturn false\n\t}\n", ""}},
 		},
 	})
 }
