@@ -1,5 +1,5 @@
 // Package isolation checks that no reader ever sees a byte of a wrong revision: on a real mount of a
-// real server a Python program commits as fast as it can, while client processes in C and in Python look
+// real server a Python program commits as fast as it can, while client processes in C, Go and Python look
 // at many revisions through memory mappings and pages are dropped behind their backs.
 //
 // What a block must hold comes from the writer's own log, not from wcfs. Each run fails too when it was

@@ -28,21 +28,21 @@ func duration() int {
 	if os.Getenv("WCFS_SOAK") != "" {
 		return 200 // three runs are ten minutes
 	}
-	return 10
+	return 20
 }
 
-// build makes the server, the C checker, and the C client as a library.
+// build makes the server, the checkers in Go and C, and the C client as a library.
 func build(t *testing.T) (dir string) {
 	t.Helper()
 	dir = t.TempDir()
 	client := filepath.Join(py.Root(), "zcore/client/c")
-	goArgs := []string{"build", "-o", filepath.Join(dir, "wcfs")}
+	goArgs := []string{"build", "-o", dir}
 	if raceEnabled {
 		goArgs = append(goArgs, "-race")
 	}
 	cflags := []string{"-std=c11", "-O2", "-Wall", "-Wextra", "-Werror", "-pthread", "-I", client}
 	for _, cmd := range []*exec.Cmd{
-		exec.Command("go", append(goArgs, "wcfs")...),
+		exec.Command("go", append(goArgs, "wcfs", "wcfs/t/isolation/gochecker")...),
 		exec.Command("gcc", append(cflags, "checker/checker.c", filepath.Join(client, "wcfs.c"), "-o", filepath.Join(dir, "checker"))...),
 		exec.Command("gcc", append(cflags, "-shared", "-fPIC", filepath.Join(client, "wcfs.c"), "-o", filepath.Join(dir, "libwcfs.so"))...),
 	} {
@@ -58,7 +58,8 @@ type run struct {
 	t          *testing.T
 	bin        string // where build has put its results
 	gomaxprocs int
-	inC, inPy  int           // client processes of each kind
+	inC        int // client processes of each kind
+	inGo, inPy int
 	seconds    int           // how long
 	blocks     int           // files grow up to so many
 	last       int           // views are as of one of so many last commits
@@ -75,7 +76,7 @@ func TestIsolation(t *testing.T) {
 	bin := build(t)
 	for _, n := range []int{1, 2, 8} {
 		t.Run(fmt.Sprintf("GOMAXPROCS=%d", n), func(t *testing.T) {
-			r := &run{t: t, bin: bin, gomaxprocs: n, inC: 12, inPy: 4, seconds: duration(), blocks: 48, last: 100, pintimeout: 30 * time.Second}
+			r := &run{t: t, bin: bin, gomaxprocs: n, inC: 10, inGo: 2, inPy: 4, seconds: duration(), blocks: 48, last: 100, pintimeout: 30 * time.Second}
 			r.do()
 		})
 	}
@@ -190,12 +191,16 @@ func (r *run) clients() map[string]int {
 		out, err bytes.Buffer
 	}
 	var cs []*client
-	for i := range r.inC + r.inPy {
+	for i := range r.inC + r.inGo + r.inPy {
 		args := append([]string{r.mnt, r.log, strconv.Itoa(r.seconds), strconv.Itoa(i + 1), strconv.Itoa(r.last)}, r.oids...)
 		c := &client{}
-		if i < r.inC {
+		switch {
+		case i < r.inC:
 			c.cmd = r.command(filepath.Join(r.bin, "checker"), args...)
-		} else {
+		case i < r.inC+r.inGo:
+			c.cmd = r.command(filepath.Join(r.bin, "gochecker"), args...)
+			c.cmd.Env = append(os.Environ(), fmt.Sprintf("GOMAXPROCS=%d", r.gomaxprocs))
+		default:
 			c.cmd = py.Command(r.t, py.Py5, "../isolation/checker.py", append([]string{filepath.Join(r.bin, "libwcfs.so")}, args...)...)
 		}
 		c.cmd.Stdout, c.cmd.Stderr = &c.out, &c.err
