@@ -285,7 +285,7 @@ func TestDomainFailsMeanwhile(t *testing.T) {
 	c.ok(newFrame(tAttach, 1).u32(9).u32(noFid).str("").str("").u32(1000), tAttach+1)
 	c.open(2, "head/watch", 2)
 	if who := w.tree.at("head/watch").who.Load(); who.Domain != good {
-		t.Error("the connection is in the domain that has failed")
+		t.Fatal("the connection is in the domain that has failed")
 	}
 	if d := <-gone; d != bad {
 		t.Error("DomainGone was told of another")
