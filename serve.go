@@ -22,6 +22,8 @@ type serveCmd struct {
 	PinTimeout time.Duration `name:"pintimeout" default:"30s" help:"Kill clients that do not acknowledge a pin within this time."`
 	ReadAhead  int           `name:"read-ahead-kb" placeholder:"KB" help:"Raise the kernel's read-ahead for the mount; 1024 is good for sequential readers."`
 
+	AnyKernel bool `help:"Serve also on a kernel that is older than what wcfs needs, by its release."`
+
 	DebugAddr string `name:"debug-addr" placeholder:"HOST:PORT" help:"Serve profiles of this process (pprof) at this loopback address."`
 
 	storageOptions
@@ -89,7 +91,7 @@ func (c *serveCmd) start(p *program) (_ *server, err error) {
 	}
 	if c.Mount != "" {
 		s.mount, err = fusesrv.Mount(p.ctx, s.tree.Root(), c.Mount, fusesrv.Options{
-			URL: c.ZURL, Domain: s.core.Host(), Attach: s.core.SetPageCache, ReadAheadKB: c.ReadAhead,
+			URL: c.ZURL, Domain: s.core.Host(), Attach: s.core.SetPageCache, ReadAheadKB: c.ReadAhead, AnyKernel: c.AnyKernel,
 			Standalone: !c.usedHere, Log: p.log,
 		})
 		if err != nil {

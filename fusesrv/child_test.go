@@ -39,6 +39,8 @@ func testHelpers() {
 	switch what {
 	case "server":
 		err = childServer(arg)
+	case "mount", "mountany":
+		err = childMount(arg, what == "mountany")
 	case "open":
 		_, err = unix.Open(arg, unix.O_RDONLY, 0)
 	case "stat":
@@ -140,6 +142,16 @@ func childServer(dir string) error {
 	case <-s.Done():
 		return s.Wait(context.Background())
 	}
+}
+
+// childMount mounts and unmounts, on any kernel or not.
+func childMount(dir string, any bool) error {
+	t := newFakeTree()
+	s, err := Mount(context.Background(), t.root, dir, Options{URL: t.zurl, Standalone: true, AnyKernel: any, Log: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		return err
+	}
+	return s.Close(context.Background())
 }
 
 type child struct {

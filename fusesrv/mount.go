@@ -10,12 +10,10 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"reflect"
 	"strconv"
 	"strings"
 	"syscall"
 
-	"github.com/hanwen/go-fuse/v2/fuse"
 	"golang.org/x/sys/unix"
 )
 
@@ -204,26 +202,6 @@ func unmount(dir string, flags int) error {
 func detach(dir string) error {
 	if err := unmount(dir, unix.MNT_DETACH); err != nil {
 		return fmt.Errorf("unmount %s lazily: %w", dir, err)
-	}
-	return nil
-}
-
-// checkNegotiated looks at what was really agreed on with the kernel. go-fuse does not show its half,
-// and some of its versions lost a flag without a word, so its field is read by reflection.
-func checkNegotiated(s *fuse.Server) error {
-	f := reflect.ValueOf(s).Elem().FieldByName("negotiatedFlags")
-	if !f.IsValid() || f.Kind() != reflect.Uint64 {
-		return errors.New("this version of go-fuse does not tell what it negotiated; build with v2.12.1")
-	}
-	return checkFlags(f.Uint(), s.KernelSettings().Major, s.KernelSettings().Minor)
-}
-
-func checkFlags(flags uint64, major, minor uint32) error {
-	if flags&fuse.CAP_EXPLICIT_INVAL_DATA == 0 {
-		return fmt.Errorf("the kernel cannot leave control of its data cache to the server (FUSE_EXPLICIT_INVAL_DATA): Linux 5.2 or newer is needed (FUSE protocol 7.30; this one has %d.%d)", major, minor)
-	}
-	if flags&fuse.CAP_ASYNC_READ == 0 {
-		return errors.New("the kernel did not agree to FUSE_ASYNC_READ: Linux 2.6.20 or newer is needed")
 	}
 	return nil
 }

@@ -59,6 +59,9 @@ type Options struct {
 	// place for Core.SetPageCache.
 	Attach func(zcore.PageCache)
 
+	// AnyKernel serves also where only the kernel's release speaks against it.
+	AnyKernel bool
+
 	// Standalone is for a process that only serves, and whose main calls Helper: it never touches its
 	// mount itself, not even by a file that some part of it opens. Then what must be looked at is looked
 	// at by a child, and a SIGKILL at any time ends the process and all that wait for it. Else one in
@@ -153,7 +156,7 @@ func serve(root tree.Node, dir string, fd int, opts Options) (*Server, error) {
 	// The mount is there already, so go-fuse gets only the descriptor, which it owns from now on.
 	s.fuse, err = fuse.NewServer(s.fs, fmt.Sprintf("/dev/fd/%d", fd), mopts)
 	if err == nil {
-		err = checkNegotiated(s.fuse)
+		err = checkKernel(s.fuse, opts)
 	}
 	var m *mountEntry
 	if err == nil {

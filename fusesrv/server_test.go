@@ -107,20 +107,6 @@ func TestMountEntry(t *testing.T) {
 	t.Error("not in /proc/mounts")
 }
 
-func TestNegotiation(t *testing.T) {
-	f := mountFake(t, nil)
-	if err := checkNegotiated(f.srv.fuse); err != nil {
-		t.Error(err)
-	}
-	err := checkFlags(1, 7, 23)
-	if err == nil || !strings.Contains(err.Error(), "Linux 5.2") {
-		t.Errorf("no explicit control: %v", err)
-	}
-	if err := checkFlags(1<<25, 7, 31); err == nil {
-		t.Error("no ASYNC_READ: accepted")
-	}
-}
-
 func TestUnmountIsQuick(t *testing.T) {
 	f := mountFake(t, nil)
 	if _, err := os.ReadFile(f.path("head/bigfile/0000000000000001")); err != nil {
