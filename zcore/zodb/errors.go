@@ -32,6 +32,15 @@ func IsAbsent(err error) bool {
 	return errors.Is(err, ErrNoObject) || errors.Is(err, ErrNoData) || errors.Is(err, ErrDeleted)
 }
 
+// URLError says what is wrong with a database URL itself, whatever database there may be.
+type URLError struct{ Err error }
+
+func (e *URLError) Error() string { return e.Err.Error() }
+func (e *URLError) Unwrap() error { return e.Err }
+
+// URLErrorf makes a URLError, which names the URL without a password and says what to write.
+func URLErrorf(format string, args ...any) error { return &URLError{fmt.Errorf(format, args...)} }
+
 // DataError says that stored data is not what it must be.
 type DataError struct {
 	Oid    Oid

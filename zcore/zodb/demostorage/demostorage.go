@@ -31,8 +31,9 @@ type Storage struct {
 }
 
 var (
-	_ zodb.Storage = (*Storage)(nil)
-	_ zodb.Lister  = (*Storage)(nil)
+	_ zodb.Storage  = (*Storage)(nil)
+	_ zodb.Extender = (*Storage)(nil)
+	_ zodb.Lister   = (*Storage)(nil)
 )
 
 // Open opens demo:(base)/(changes), both parts being URLs that open takes.
@@ -61,7 +62,7 @@ func Open(ctx context.Context, url string, open Opener) (*Storage, error) {
 
 // Split takes the URL demo:(base)/(changes) apart. Parentheses within the parts must be paired.
 func Split(url string) (base, changes string, err error) {
-	bad := errors.New("demo URL must be demo:(base URL)/(changes URL)")
+	bad := zodb.URLErrorf("demo URL must be demo:(base URL)/(changes URL)")
 	rest, ok := strings.CutPrefix(url, "demo:")
 	if !ok {
 		return "", "", bad
@@ -134,6 +135,25 @@ func (s *Storage) LoadAt(ctx context.Context, oid zodb.Oid, at zodb.Tid) (zodb.R
 		rec.Until = min(rec.Until, first)
 	}
 	return rec, nil
+}
+
+// ExtentAt implements zodb.Extender, where both sides are files: to ask another kind of changes first
+// would cost more than the way to the base's file saves.
+func (s *Storage) ExtentAt(ctx context.Context, oid zodb.Oid, at zodb.Tid) (zodb.Extent, func(), error) {
+	changes, ok := s.changes.(zodb.Extender)
+	base, ok2 := s.base.(zodb.Extender)
+	if !ok || !ok2 {
+		return zodb.Extent{}, nil, &zodb.LoadError{URL: s.url, Oid: oid, At: at, Err: zodb.ErrNoExtent}
+	}
+	x, release, err := changes.ExtentAt(ctx, oid, at)
+	if err == nil || !zodb.IsAbsent(err) {
+		return x, release, err
+	}
+	x, release, baseErr := base.ExtentAt(ctx, oid, min(at, s.baseHead))
+	if zodb.IsAbsent(baseErr) {
+		baseErr = s.absent(oid, at, err, baseErr)
+	}
+	return x, release, baseErr
 }
 
 // absent picks what to say of an object that neither side has: who knows of it knows more.

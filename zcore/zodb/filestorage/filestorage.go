@@ -133,14 +133,14 @@ func Open(ctx context.Context, url string, opt Options) (*Storage, error) {
 func parseURL(zurl string) (string, error) {
 	path, ok := strings.CutPrefix(zurl, Scheme+"://")
 	if !ok || !strings.HasPrefix(path, "/") {
-		return "", fmt.Errorf("%s: not the URL of a FileStorage: write file:///path/Data.fs", zurl)
+		return "", zodb.URLErrorf("%s: not the URL of a FileStorage: write file:///path/Data.fs", zurl)
 	}
 	// Clients that already exist put paths into URLs as they are; others escape them.
 	if _, err := os.Lstat(path); err == nil {
 		return filepath.Clean(path), nil
 	}
 	if i := strings.IndexAny(path, "?#"); i >= 0 {
-		return "", fmt.Errorf("%s: the URL of a FileStorage takes no parameters: remove %q", zurl, path[i:])
+		return "", zodb.URLErrorf("%s: the URL of a FileStorage takes no parameters: remove %q", zurl, path[i:])
 	}
 	if p, err := url.PathUnescape(path); err == nil {
 		path = p

@@ -15,6 +15,8 @@ import (
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 	"golang.org/x/sys/unix"
+
+	"wcfs/zcore/zodb"
 )
 
 const passwordAdvice = "the URL is visible to every user of this machine: leave the password out and name a file with it, by --storage-password-file or PGPASSFILE"
@@ -50,10 +52,10 @@ func poolConfig(url string, opt Options) (*pgxpool.Config, error) {
 	}
 	u, err := neturl.Parse(url)
 	if err != nil {
-		return nil, fmt.Errorf("relstorage: not a URL: %w", err)
+		return nil, zodb.URLErrorf("relstorage: not a URL: %w", err)
 	}
 	if strings.Trim(u.Path, "/") == "" && u.Query().Get("dbname") == "" && u.Query().Get("service") == "" {
-		return nil, fmt.Errorf("relstorage: %s names no database: postgresql://user@host:port/database", url)
+		return nil, zodb.URLErrorf("relstorage: %s names no database: postgresql://user@host:port/database", url)
 	}
 	cfg, err := pgxpool.ParseConfig(url)
 	if err != nil {
@@ -121,14 +123,14 @@ func readPassword(file string) (string, error) {
 func sqlitePath(url string) (string, error) {
 	u, err := neturl.Parse(url)
 	if err != nil {
-		return "", fmt.Errorf("relstorage: not a URL: %w", err)
+		return "", zodb.URLErrorf("relstorage: not a URL: %w", err)
 	}
 	path := u.Path
 	if path == "" {
 		path = u.Query().Get("data_dir")
 	}
 	if u.Host != "" || u.Opaque != "" || !filepath.IsAbs(path) {
-		return "", fmt.Errorf("relstorage: %s names no file: sqlite:///path/to/data-dir/main.sqlite3", url)
+		return "", zodb.URLErrorf("relstorage: %s names no file: sqlite:///path/to/data-dir/main.sqlite3", url)
 	}
 	fi, err := os.Stat(path)
 	if err == nil && fi.IsDir() {

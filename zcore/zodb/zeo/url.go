@@ -12,6 +12,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"wcfs/zcore/zodb"
 )
 
 // defaultPort is the one that zodburi assumes when a URL names none.
@@ -29,6 +31,14 @@ type place struct {
 
 // parseURL reads zeo://host:port/?storage=1, zeo://:port (localhost) and zeo:///path/of/socket.
 func parseURL(raw string) (*place, error) {
+	p, err := readURL(raw)
+	if err != nil {
+		return nil, &zodb.URLError{Err: err}
+	}
+	return p, nil
+}
+
+func readURL(raw string) (*place, error) {
 	u, err := url.Parse(raw)
 	if err != nil {
 		return nil, fmt.Errorf("zeo URL cannot be read: %w", hideURL(err))
