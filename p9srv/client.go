@@ -29,7 +29,7 @@ func NewClient(ctx context.Context, addr, aname string, o DialOptions) (*Client,
 		c, err = newClient(ctx, addr, aname, o, true)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("%s: attach %q: %w", addr, aname, err)
+		return nil, err
 	}
 	return c, nil
 }
@@ -64,7 +64,7 @@ func newClient(ctx context.Context, addr, aname string, o DialOptions, plain boo
 	}
 	stop()
 	conn.Close()
-	return nil, err
+	return nil, fmt.Errorf("%s: attach %q: %w", addr, aname, err)
 }
 
 // Close closes the connection.

@@ -18,7 +18,7 @@ import (
 	"wcfs/zcore"
 )
 
-// conn is one client. Its fields without a guard belong to the goroutine that reads.
+// conn is one client. Its fields without a guard belong to the goroutine that reads, whose turn it is.
 type conn struct {
 	srv    *Server
 	raw    net.Conn // as the transport has it: TLS is inside
@@ -31,6 +31,7 @@ type conn struct {
 	timed  bool     // a read deadline is set
 	told   bool     // a limit that it ran into is in the log
 	buf    [maxBody]byte
+	turn   turn
 
 	domain atomic.Pointer[zcore.Domain] // of the first attach
 
@@ -56,8 +57,11 @@ func (c *conn) end(cause error) {
 // serve reads messages until the connection ends, and returns when nothing of it is left.
 func (c *conn) serve() {
 	err := c.greet()
-	for err == nil {
-		err = c.next()
+	if err == nil {
+		err = c.readOn()
+	}
+	if errors.Is(err, errReplaced) {
+		err = <-c.turn.ended
 	}
 	if errors.Is(err, io.EOF) || errors.Is(err, net.ErrClosed) || isReset(err) {
 		err = nil // the client left, or end was called

@@ -29,8 +29,35 @@ type DialOptions struct {
 // dialTimeout bounds how long connecting and the TLS handshake may take.
 const dialTimeout = 10 * time.Second
 
+// Check tells what is wrong with addr, or with the options for it, without connecting.
+func (o DialOptions) Check(addr string) error {
+	var err error
+	switch kind, rest, _ := strings.Cut(addr, ":"); kind {
+	case "unix":
+		if rest == "" {
+			err = errors.New("no path: use unix:PATH")
+		}
+	case "tcp":
+		_, _, err = net.SplitHostPort(rest)
+	case "tls":
+		_, err = o.config(rest)
+	default:
+		err = errors.New("use unix:PATH, tcp:HOST:PORT or tls:HOST:PORT")
+	}
+	if bad := new(net.AddrError); errors.As(err, &bad) {
+		err = fmt.Errorf("use HOST:PORT: %s", bad.Err)
+	}
+	if err != nil {
+		return fmt.Errorf("%s: %w", addr, err)
+	}
+	return nil
+}
+
 // Dial connects to unix:PATH, tcp:HOST:PORT or tls:HOST:PORT.
 func (o DialOptions) Dial(ctx context.Context, addr string) (net.Conn, error) {
+	if err := o.Check(addr); err != nil {
+		return nil, err
+	}
 	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
 	defer cancel()
 	kind, rest, _ := strings.Cut(addr, ":")
@@ -46,11 +73,12 @@ func (o DialOptions) Dial(ctx context.Context, addr string) (net.Conn, error) {
 			d := tls.Dialer{Config: conf}
 			c, err = d.DialContext(ctx, "tcp", rest)
 		}
-	default:
-		err = errors.New("use unix:PATH, tcp:HOST:PORT or tls:HOST:PORT")
+	}
+	if op := new(net.OpError); errors.As(err, &op) && op.Op == "dial" {
+		err = fmt.Errorf("no server listens there: %w", op.Err) // it names the address once more
 	}
 	if err != nil {
-		return nil, fmt.Errorf("dial %s: %w", addr, err)
+		return nil, fmt.Errorf("%s: %w", addr, err)
 	}
 	return c, nil
 }

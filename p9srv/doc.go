@@ -13,10 +13,12 @@
 //
 //   - Each request in flight has a slot, a small number that is its tag inside the library. The library
 //     passes no context to a File, so the slot is also put where the library hands something through
-//     untouched: the offset of Tread, Twrite and Treaddir, the mask of Tgetattr, the upper bits of the flags
+//     untouched: the offset of Twrite and Treaddir, the mask of Tgetattr, the upper bits of the flags
 //     of Tlopen, the name of Twalk. A File finds its request, and the request's context, by it.
-//   - Tread and Twrite carry no data through the library: the File leaves the data with the request, and
-//     the guard puts it into the reply without copying.
+//   - Tread does not go through the library at all: the guard knows the File, and keeps it open while it
+//     reads. Most often the goroutine that reads messages does that itself; see turn for what happens when
+//     it takes long. The data goes from the tree into the reply without copying.
+//   - Twrite carries no data through the library: it is left with the request.
 //   - Every walk and attach is a walk of one name, the slot, from the root; so the library's tree of
 //     names has at most as many entries as there are slots.
 //   - A message that a read-only tree never obeys is answered by the guard. A fid that is not open, or is

@@ -55,10 +55,11 @@ func (r *nodeRef) qid() p9.QID {
 type file struct {
 	templatefs.NoopFile
 	s      *session
-	node   *nodeRef    // immutable
-	handle tree.Handle // set by Open, before the fid is open for the guard
-	state  fidState    // guarded by s.mu
-	mode   uint32      // readOnly, writeOnly or other, once opened; guarded by s.mu
+	node   *nodeRef     // immutable
+	reads  atomic.Int32 // that the library does not know of
+	handle tree.Handle  // set by Open, before the fid is open for the guard
+	state  fidState     // guarded by s.mu
+	mode   uint32       // readOnly, writeOnly or other, once opened; guarded by s.mu
 
 	// listing is what Readdir goes through, as of offset 0; guarded by s.dirs.mu.
 	listing []tree.Entry
@@ -81,14 +82,24 @@ func (f *file) stream() bool {
 // big reports whether it is the data of a bigfile.
 func (f *file) big() bool { return f.pins() || f.node.Kind() == tree.RevFile }
 
-// Close ends the file; the library calls it when the last request and the fid are gone.
+// Close is called by the library when the last request that it knows and the fid are gone.
 func (f *file) Close() error {
+	f.drop()
+	return nil
+}
+
+// hold keeps the file open for a read; drop ends that.
+func (f *file) hold() { f.reads.Add(1) }
+
+func (f *file) drop() {
+	if f.reads.Add(-1) >= 0 {
+		return
+	}
 	if f.handle != nil {
 		f.handle.Close()
 	}
 	f.s.dirs.forget(f)
 	f.node.drop()
-	return nil
 }
 
 // StatFS is the same for all: nothing is allocated, and nothing is free.
@@ -154,15 +165,6 @@ const (
 )
 
 func openWrites(flags uint32) bool { return flags&openMode != 0 || flags&openTrunc != 0 }
-
-// ReadAt answers Tread; the data stays with the request.
-func (f *file) ReadAt(_ []byte, slot int64) (int, error) {
-	req, err := f.s.requestAt(uint64(slot))
-	if err != nil {
-		return 0, err
-	}
-	return 0, req.read()
-}
 
 // WriteAt answers Twrite.
 func (f *file) WriteAt(_ []byte, slot int64) (int, error) {

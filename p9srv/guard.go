@@ -48,6 +48,8 @@ func (s *session) handle(m *message, body []byte, bodyErr error) error {
 		return s.refuse(m.tag, errnoOf(err))
 	case now != nil:
 		s.conn.write(now)
+	case m.typ == tRead:
+		return s.direct(r)
 	default:
 		s.ask(r)
 	}

@@ -32,8 +32,8 @@ func (r *Relay) Run(ctx context.Context, bound func(addr string)) error {
 		return fmt.Errorf("dial %s: use tls:HOST:PORT", r.Server)
 	}
 	// Wrong certificates are told now, not at the first connection.
-	if _, err := r.Dial.config(strings.TrimPrefix(r.Server, "tls:")); err != nil {
-		return fmt.Errorf("dial %s: %w", r.Server, err)
+	if err := r.Dial.Check(r.Server); err != nil {
+		return err
 	}
 	l, addr, err := r.listen(ctx)
 	if err != nil {

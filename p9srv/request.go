@@ -61,7 +61,7 @@ func (r *request) forward() frame {
 		f = f.u32(m.fid).u32(m.flags&openMode | uint32(r.slot)<<slotShift)
 	case tGetattr:
 		f = f.u32(m.fid).u64(uint64(r.slot))
-	case tRead, tWrite:
+	case tWrite:
 		f = f.u32(m.fid).u64(uint64(r.slot)).u32(0)
 	case tReaddir:
 		f = f.u32(m.fid).u64(uint64(r.slot)).u32(m.count)

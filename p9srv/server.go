@@ -123,6 +123,7 @@ func (s *Server) serveConn(p *peer, raw net.Conn) {
 	defer s.conns.dec()
 	s.accepted.Add(1)
 	c := &conn{srv: s, raw: raw, peer: p, br: bufio.NewReaderSize(raw, 8<<10), bytes: newBudget(s.opts.MaxBytes)}
+	c.initTurn()
 	switch raw.(type) {
 	case *net.UnixConn, *net.TCPConn:
 	default:
