@@ -1,9 +1,10 @@
 // Package zcore is the core of the server: it follows a database, keeps the current view and the
 // announced head, serves blocks at any revision, and isolates clients from each other by pins.
 //
-// It owns the order of events: commits (commit.go), reads (read.go), watches (watch.go, pin.go), what
-// the kernel's page cache holds (cache.go), and what happens to clients that do not follow the
-// protocol (fault.go). It knows no FUSE and no 9P type: fronts give it a PageCache and Processes.
+// It owns the order of events: commits (commit.go), reads (read.go), watches (watch.go, watchtable.go,
+// setup.go, pin.go), what the kernel's page cache holds (cache.go), and what happens to clients that do
+// not follow the protocol (fault.go). It knows no FUSE and no 9P type: fronts give it a PageCache and
+// Processes.
 //
 // The order of events, for a batch of commits up to tid t:
 //

@@ -110,17 +110,17 @@ func coreMutants() []mutant {
 			edits: []edit{{"if p.at != at || p.view <= v {", "if p.at <= at {"}},
 		},
 		{
-			name: "watch-ahead-of-head", file: "zcore/watch.go",
+			name: "watch-ahead-of-head", file: "zcore/setup.go",
 			why:   "a watch is set up at a revision that is not announced",
 			edits: []edit{{"\tif err := c.waitHead(ctx, r.At); err != nil {\n\t\treturn errRemoved\n\t}\n\thold", "\thold"}},
 		},
 		{
-			name: "set-up-without-pins", file: "zcore/watch.go",
+			name: "set-up-without-pins", file: "zcore/setup.go",
 			why:   "blocks that changed after the revision of a new watch are not pinned",
 			edits: []edit{{"\tv := c.view\n", "\tv := r.At\n"}},
 		},
 		{
-			name: "view-before-entry", file: "zcore/watch.go",
+			name: "view-before-entry", file: "zcore/setup.go",
 			why: "between the view of a set-up and its entry into the table a read sees no watch",
 			edits: []edit{
 				{"\tw, err := l.enter(ctx, on", "\tc.mu.Lock()\n\tv := c.view\n\tc.mu.Unlock()\n\tc.step(StepWatchView)\n\tw, err := l.enter(ctx, on"},
@@ -128,17 +128,17 @@ func coreMutants() []mutant {
 			},
 		},
 		{
-			name: "pins-stay", file: "zcore/watch.go",
+			name: "pins-stay", file: "zcore/setup.go",
 			why:   "an advance does not unpin",
 			edits: []edit{{"want[blk] = tidHead\n", "_ = tidHead\n"}},
 		},
 		{
-			name: "min-at-stays", file: "zcore/watch.go",
+			name: "min-at-stays", file: "zcore/watchtable.go",
 			why:   "a watch older than all others is overlooked",
 			edits: []edit{{"t.minAt = min(t.minAt, at)\n", ""}},
 		},
 		{
-			name: "min-at-blindly-raised", run: "TestWatchEnters", file: "zcore/watch.go",
+			name: "min-at-blindly-raised", run: "TestWatchEnters", file: "zcore/watchtable.go",
 			why:   "a watch that entered while another reader looked is overlooked",
 			edits: []edit{{"if t.entered == entered {", "if t.entered >= entered {"}},
 		},
@@ -165,14 +165,23 @@ func baseMutants() []mutant {
 			name: "base-marked-late", file: "zcore/base.go",
 			why: "a watch that enters while a block is loaded is not told that it is read",
 			edits: []edit{
-				{"\ts.read[blk] = struct{}{}\n", ""},
-				{"\tif err := c.waitPins(wctx, msgs); err != nil {", "\tset.mu.Lock()\n\tfor _, p := range splitBlocks(off, int(min(int64(size), b.size-off)), b.bf.Blksize) {\n\t\tset.read[p.blk] = struct{}{}\n\t}\n\tset.mu.Unlock()\n\tif err := c.waitPins(wctx, msgs); err != nil {"},
+				{"\ts.read[blk] = false\n", ""}, // but as answered, in the end
 			},
 		},
 		{
-			name: "base-marks-forgotten", quick: true, file: "zcore/watch.go",
+			name: "base-marks-forgotten", quick: true, file: "zcore/watchtable.go",
 			why:   "what was read is forgotten when the last watch ends, and the guest's kernel still has it",
 			edits: []edit{{"\tdelete(s.watches, w)\n", "\tdelete(s.watches, w)\n\tif len(s.watches) == 0 {\n\t\tclear(s.read)\n\t}\n"}},
+		},
+		{
+			name: "base-answered-early", run: "TestBaseSecondRead", file: "zcore/base.go",
+			why:   "a block is shown a second time while the pins of the first read are under way",
+			edits: []edit{{"s.read[blk] = false", "s.read[blk] = true"}},
+		},
+		{
+			name: "base-answered-forgotten", run: "TestBaseBlockThatWasAnswered", file: "zcore/base.go",
+			why:   "the second read of a page fault waits for a client that cannot map anything meanwhile",
+			edits: []edit{{"\t\ts.read[p.blk] = true\n", ""}},
 		},
 		{
 			name: "base-marks-ignored", file: "zcore/base.go",
