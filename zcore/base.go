@@ -31,7 +31,7 @@ type baseKey struct {
 // It lives as long as the domain: the domain's kernel may still cache the blocks.
 type baseSet struct {
 	mu      sync.Mutex
-	read    map[Blk]struct{}          // mu
+	read    map[Blk]bool              // mu; true: and a read of it was answered
 	watches map[*clientWatch]struct{} // mu
 	bad     map[Blk]struct{}          // mu; a client that cannot be killed did not acknowledge: EIO
 }
@@ -61,23 +61,37 @@ func (d *Domain) base(key baseKey) *baseSet {
 	defer d.mu.Unlock()
 	s := d.bases[key]
 	if s == nil {
-		s = &baseSet{read: map[Blk]struct{}{}, watches: map[*clientWatch]struct{}{}, bad: map[Blk]struct{}{}}
+		s = &baseSet{read: map[Blk]bool{}, watches: map[*clientWatch]struct{}{}, bad: map[Blk]struct{}{}}
 		d.bases[key] = s
 	}
 	return s
 }
 
 // mark notes a block as read and returns the watches to be asked, in one critical section: a watch that
-// enters later sees the mark.
+// enters later, or moves to a later at, sees the mark. Nobody is asked about a block that was answered before: the kernel may have
+// had it since, so it is the set-up of such a watch that waits. A page fault that reads a page twice can count on that:
+// the second time it keeps all threads of its process from mapping anything.
 func (s *baseSet) mark(blk Blk) (ws []*clientWatch, bad bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.read[blk] = struct{}{}
+	_, bad = s.bad[blk]
+	if s.read[blk] {
+		return nil, bad
+	}
+	s.read[blk] = false
 	for w := range s.watches {
 		ws = append(ws, w)
 	}
-	_, bad = s.bad[blk]
 	return ws, bad
+}
+
+// answered notes that a read of the blocks is answered: every watch that was asked has acknowledged.
+func (s *baseSet) answered(parts []part) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, p := range parts {
+		s.read[p.blk] = true
+	}
 }
 
 // marked returns the blocks read.
@@ -105,7 +119,8 @@ func (b *BaseFile) Read(ctx context.Context, dom *Domain, size int, off int64) (
 	defer done()
 	set := dom.base(baseKey{b.rev, b.f.Oid()})
 	var msgs []*pinMsg
-	for _, p := range splitBlocks(off, int(min(int64(size), b.size-off)), b.bf.Blksize) {
+	parts := splitBlocks(off, int(min(int64(size), b.size-off)), b.bf.Blksize)
+	for _, p := range parts {
 		ws, bad := set.mark(p.blk)
 		if bad {
 			return Data{}, errDomainFailed
@@ -128,6 +143,7 @@ func (b *BaseFile) Read(ctx context.Context, dom *Domain, size int, off int64) (
 		d.Done()
 		return Data{}, err
 	}
+	set.answered(parts)
 	return d, nil
 }
 

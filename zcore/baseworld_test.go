@@ -85,6 +85,45 @@ func TestBaseReadWaitsForItsOwnGuestOnly(t *testing.T) {
 	a.want(base, 0, "a0") // it needs no pin again
 }
 
+// What waits for acknowledgements holds a page fault up. The second read of a fault must not wait, as no thread
+// of the process can map anything meanwhile: not for a watch either that is just being set up.
+func TestBaseBlockThatWasAnsweredIsAnsweredAgain(t *testing.T) {
+	w := newWorld(t, Options{}, map[Blk]string{0: "a0"})
+	base := w.db.Head()
+	at1 := w.commit(map[Blk]string{0: "a1"})
+	at2 := w.commit(map[Blk]string{0: "a2"})
+	g := w.guest("g")
+	g.want(base, 0, "a0")
+	l := g.link()
+	for i, at := range []zodb.Tid{at1, at2} {
+		l.send("1 watch %s @%s base @%s", w.f, at, base)
+		l.want(fmt.Sprintf("%d pin %s #0 @%s", 2+2*i, w.f, at))
+		g.want(base, 0, "a0")
+		l.send("%d ack", 2+2*i)
+		l.want("1 ok")
+	}
+}
+
+// Every read of a block waits until the first one has been answered.
+func TestBaseSecondReadWaitsWithTheFirst(t *testing.T) {
+	w := newWorld(t, Options{}, map[Blk]string{0: "a0"})
+	base := w.db.Head()
+	at1 := w.commit(map[Blk]string{0: "a1"})
+	g := w.guest("g")
+	l := g.link()
+	w.wantPins(l.basePins(w.f, at1, base), nil)
+	first := background(func() string { return g.read(base, 0) })
+	l.want(fmt.Sprintf("2 pin %s #0 @%s", w.f, at1))
+	second := background(func() string { return g.read(base, 0) })
+	mustNot(t, "the second read does not wait", second)
+	l.send("2 ack")
+	for _, got := range []<-chan string{first, second} {
+		if s := <-got; s != "a0" {
+			t.Errorf("got %q", s)
+		}
+	}
+}
+
 func TestBaseWatchEntersWhileABlockIsLoaded(t *testing.T) {
 	w := newWorld(t, Options{}, map[Blk]string{0: "a0"})
 	base, zblk := w.db.Head(), w.db.Zblk(w.f, 0, w.db.Head())

@@ -181,7 +181,7 @@ func baseMutants() []mutant {
 		{
 			name: "base-answered-forgotten", run: "TestBaseBlockThatWasAnswered", file: "zcore/base.go",
 			why:   "the second read of a page fault waits for a client that cannot map anything meanwhile",
-			edits: []edit{{"\t\ts.read[p.blk] = true\n", ""}},
+			edits: []edit{{"s.read[p.blk] = true", "s.read[p.blk] = false"}},
 		},
 		{
 			name: "base-marks-ignored", file: "zcore/base.go",

@@ -6,7 +6,9 @@ import (
 )
 
 // table has all mutants.
-func table() []mutant { return slices.Concat(historyMutants(), coreMutants(), baseMutants()) }
+func table() []mutant {
+	return slices.Concat(historyMutants(), coreMutants(), baseMutants(), qidMutants())
+}
 
 // in sets what most mutants of a group have in common.
 func in(pkg, run string, args []string, ms []mutant) []mutant {
