@@ -168,6 +168,20 @@ func (c *Client) Burst(n int, oids []zodb.Oid, size, seed int) []zodb.Tid {
 	return tids
 }
 
+// Vote does the first phase of a commit of one object. The server has it in its file, and can be killed.
+func (c *Client) Vote(o Object) {
+	c.t.Helper()
+	c.ask(question{"do": "vote", "oid": o.Oid, "data": o.Data}, &struct{}{})
+}
+
+// Head is what the client takes for the last transaction.
+func (c *Client) Head() zodb.Tid {
+	c.t.Helper()
+	var a tidAnswer
+	c.ask(question{"do": "head"}, &a)
+	return a.tid(c.t)
+}
+
 // Undo undoes a transaction.
 func (c *Client) Undo(tid zodb.Tid) zodb.Tid {
 	c.t.Helper()

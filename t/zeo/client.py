@@ -84,6 +84,15 @@ class Client:
             tids.append(r['tid'])
         return {'tids': tids}
 
+    def vote(self, oid, data):
+        """The first phase of a commit, which is then left alone."""
+        t = TransactionMetaData('user', 'text', {})
+        o = p64(oid)
+        self.s.tpc_begin(t)
+        self.s.store(o, self.serial(o), unb64(data), '', t)
+        self.s.tpc_vote(t)
+        return {}
+
     def undo(self, tid):
         t = TransactionMetaData('user', 'undo', {})
         s = self.s

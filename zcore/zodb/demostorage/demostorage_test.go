@@ -71,6 +71,29 @@ func TestStoragetest(t *testing.T) {
 	storagetest.Run(t, func(t testing.TB) storagetest.Backend { return newBackend(t) })
 }
 
+// The suite of storages checks what extents hold; here, that there are some, of both files.
+func TestExtents(t *testing.T) {
+	b := newBackend(t)
+	b.Commit(t, map[zodb.Oid][]byte{1: storagetest.Record([]byte("one")), 2: storagetest.Record([]byte("two"))})
+	s := b.Open(t)
+	defer s.Close()
+	last := b.Commit(t, map[zodb.Oid][]byte{2: storagetest.Record([]byte("two changed"))})
+	zeotest.Eventually(t, "the change is seen", func() bool {
+		head, err := s.Head(t.Context())
+		return head == last || err != nil
+	})
+	for oid, file := range map[zodb.Oid]string{1: "base.fs", 2: "changes.fs"} {
+		x, release, err := s.(zodb.Extender).ExtentAt(t.Context(), oid, last)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if filepath.Base(x.File.Name()) != file {
+			t.Errorf("object %s is in %s; want %s", oid, x.File.Name(), file)
+		}
+		release()
+	}
+}
+
 // TestPython: loads equal those of a Python DemoStorage over the same two files, at every tid, through
 // changes of what is in the base, new objects and undone ones.
 func TestPython(t *testing.T) {

@@ -40,7 +40,7 @@ type conn struct {
 	nextID int64
 
 	// The commits that the server told of, by mu. What is not queued for lack of room sets overflow.
-	base     zodb.Tid // last transaction when registered: queue begins after it
+	base     zodb.Tid // last transaction when registered, or a phantom: queue begins after it
 	head     zodb.Tid // last transaction told of
 	queue    []zodb.Commit
 	queued   int // objects in queue, and one per commit
@@ -330,10 +330,13 @@ func (c *conn) take() (commits []zodb.Commit, missing zodb.Tid) {
 	return commits, missing
 }
 
-// told returns the last transaction that the server told of.
+// told returns the last commit that the server told of, 0 for none.
 func (c *conn) told() zodb.Tid {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if c.head == c.base {
+		return 0
+	}
 	return c.head
 }
 

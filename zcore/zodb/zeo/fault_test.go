@@ -142,6 +142,44 @@ func TestKillRestart(t *testing.T) {
 	}
 }
 
+// A server that is killed in the middle of a commit tells the tid of that one as its last transaction when
+// it is started again, and no longer when it is started once more.
+func TestKillInCommit(t *testing.T) {
+	t.Parallel()
+	for _, cfg := range zeotest.Matrix()[2:] {
+		t.Run(cfg.String(), func(t *testing.T) {
+			t.Parallel()
+			srv := zeotest.Start(t, cfg)
+			py := srv.Client()
+			tids := py.Burst(3, oids, 100, 0)
+			s := open(t, srv.URL(), options(t))
+			f := follow(t, s, tids[1])
+			f.want(commit(tids[2], 3))
+			py.Vote(zeotest.Object{Oid: 1, Data: zeotest.Content(1, 9, 100)})
+			srv.Kill()
+			py.Close()
+			srv.Run()
+			phantom := f.next()
+			py = srv.Client()
+			if phantom.Tid <= tids[2] || phantom.Gap != 0 || len(phantom.Oids) != 0 || phantom.Tid != py.Head() || head(t, s) != phantom.Tid {
+				t.Fatalf("reported %v after %s; want nothing at Python's head, %s", phantom, tids[2], py.Head())
+			}
+			mustLoad(t, s, 1, phantom.Tid, zeotest.Content(1, 0, 100), tids[0])
+			from := open(t, srv.URL(), options(t)) // one that begins there
+			f2 := follow(t, from, head(t, from))
+			srv.Kill()
+			srv.Run()
+			py2 := srv.Client()
+			if py2.Head() != tids[2] {
+				t.Errorf("Python is at %s; want %s", py2.Head(), tids[2])
+			}
+			want := burst(py2.Burst(3, oids, 100, 20), oids)
+			f.want(want...)
+			f2.want(want...)
+		})
+	}
+}
+
 // What was committed while the connection was away is reported commit by commit.
 func TestGapClosed(t *testing.T) {
 	t.Parallel()

@@ -17,7 +17,7 @@ func (s *Storage) Follow(ctx context.Context, after zodb.Tid, fn func(zodb.Commi
 	if again {
 		return fmt.Errorf("%s: it is followed already", s.url)
 	}
-	f := &follower{s: s, done: after, fn: fn}
+	f := &follower{s: s, done: after, seen: s.settled(after), fn: fn}
 	err := f.run(ctx)
 	switch {
 	case f.fnErr != nil:
@@ -32,7 +32,8 @@ func (s *Storage) Follow(ctx context.Context, after zodb.Tid, fn func(zodb.Commi
 type follower struct {
 	s     *Storage
 	fn    func(zodb.Commit) error
-	done  zodb.Tid // the last commit that was reported
+	done  zodb.Tid // up to here all is reported
+	seen  zodb.Tid // the last transaction up to done; less than done if that is a phantom
 	fnErr error    // what fn returned
 	gap   *gap     // after done, being found out about; nil for none
 }
@@ -54,7 +55,15 @@ func (f *follower) run(ctx context.Context) error {
 // through reports what one connection brings, until it is lost: then it returns nil.
 func (f *follower) through(ctx context.Context, c *conn) error {
 	to := c.base
-	if f.done > to {
+	if f.done > f.seen {
+		there, err := anyIn(ctx, c, f.seen+1, f.done)
+		if err == nil && there {
+			err = f.backwards()
+		}
+		if err != nil {
+			return ifLost(err)
+		}
+	} else if f.done > to {
 		// The tid to begin after may have come from Head, ahead of what this connection was told.
 		head, err := f.head(ctx, c)
 		if err != nil {
@@ -95,8 +104,13 @@ func (f *follower) catchUp(ctx context.Context, c *conn, to zodb.Tid) error {
 		if err != nil {
 			return err
 		}
+		if f.gap.phantom {
+			err = f.tell(zodb.Commit{Tid: f.gap.to})
+		} else {
+			err = f.report(commits)
+		}
 		f.gap = nil
-		if err := f.report(commits); err != nil {
+		if err != nil {
 			return err
 		}
 	}
@@ -135,13 +149,22 @@ func (f *follower) drain(ctx context.Context, c *conn) (missing zodb.Tid, err er
 
 // queued reports one commit that the server told of.
 func (f *follower) queued(ctx context.Context, c *conn, commit []zodb.Commit) error {
-	if commit[0].Tid <= f.done {
+	switch tid := commit[0].Tid; {
+	case tid <= f.seen:
 		return nil
+	case tid <= f.done:
+		return f.backwards()
 	}
 	if err := fill(ctx, c, commit); err != nil && !isServerError(err) {
 		return err
 	}
 	return f.report(commit)
+}
+
+// backwards is what following ends with when something was committed behind what is reported.
+func (f *follower) backwards() error {
+	return fmt.Errorf("%w: there are transactions after %s and before %s, where it had none; did its clock go back?",
+		ErrOtherDatabase, f.seen, f.done)
 }
 
 // report passes commits on that were not before.
@@ -151,12 +174,21 @@ func (f *follower) report(commits []zodb.Commit) error {
 			continue
 		}
 		f.s.know(cm.Tid)
-		if err := f.fn(cm); err != nil {
-			f.fnErr = err
+		f.seen = f.s.settled(cm.Tid)
+		if err := f.tell(cm); err != nil {
 			return err
 		}
-		f.done = cm.Tid
 	}
+	return nil
+}
+
+// tell passes one on.
+func (f *follower) tell(cm zodb.Commit) error {
+	if err := f.fn(cm); err != nil {
+		f.fnErr = err
+		return err
+	}
+	f.done = cm.Tid
 	return nil
 }
 

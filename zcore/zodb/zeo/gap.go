@@ -21,6 +21,7 @@ import (
 // short-lived they are, each brings it nearer to its end.
 type gap struct {
 	from, to zodb.Tid
+	phantom  bool // found out: to is no transaction, and there is none in the gap
 
 	asked bool         // oids is known, and to is what the server answered for
 	oids  []zodb.Oid   // changed in (from, to]
@@ -60,7 +61,18 @@ func (g *gap) find(ctx context.Context, c *conn) ([]zodb.Commit, error) {
 			return nil, err
 		}
 		if last < g.to {
-			return nil, errUnknown
+			// Too long ago, or the server took a phantom for its last transaction.
+			there, err := anyIn(ctx, c, max(last, g.from)+1, g.to)
+			if err == nil && there {
+				err = errUnknown
+			}
+			if err != nil {
+				return nil, err
+			}
+			if last <= g.from {
+				g.phantom = true
+				return nil, nil
+			}
 		}
 		// Commits made since are answered for as well: go up to the last of them, so that each object
 		// has a revision in the gap. Follow drops what is told of once more.

@@ -28,8 +28,11 @@ type Storage struct {
 	changed   chan struct{} // guarded by mu; closed and replaced when cur or fatal changes
 	lastErr   error         // guarded by mu; why there is no connection
 	fatal     error         // guarded by mu; set once, when there will be none any more
-	known     zodb.Tid      // guarded by mu; largest tid that the server was heard to have
 	following bool          // guarded by mu; Follow was called
+
+	known    zodb.Tid              // guarded by mu; last transaction that the server was seen to have
+	told     zodb.Tid              // guarded by mu; last one that Head or Follow told of, a phantom perhaps
+	phantoms map[zodb.Tid]zodb.Tid // guarded by mu; by phantom: the last transaction before it
 }
 
 // Open connects to the server that url names. A server that is not there is waited for as long as
@@ -40,7 +43,8 @@ func Open(ctx context.Context, url string, opt Options) (*Storage, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Storage{url: url, place: p, opt: opt.withDefaults(), changed: make(chan struct{}), finished: make(chan struct{})}
+	s := &Storage{url: url, place: p, opt: opt.withDefaults(), changed: make(chan struct{}), finished: make(chan struct{}),
+		phantoms: map[zodb.Tid]zodb.Tid{}}
 	c, err := s.connectFirst(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", url, err)
@@ -175,12 +179,15 @@ func (s *Storage) register(ctx context.Context, c *conn) error {
 	}
 	s.mu.Lock()
 	known := s.known
+	_, phantom := s.phantoms[head]
 	s.mu.Unlock()
 	if err := sameDatabase(ctx, c, known, head); err != nil {
 		return err
 	}
-	s.know(head)
-	return nil
+	if head == known || phantom {
+		return nil
+	}
+	return s.prove(ctx, c, head)
 }
 
 // sameDatabase checks that a server whose last transaction is head serves the database that was
@@ -207,12 +214,16 @@ func sameDatabase(ctx context.Context, c *conn, known, head zodb.Tid) error {
 	return nil
 }
 
-// know takes note of a tid that the server has and returns the largest one.
+// know takes note of a tid that the server told of, and returns the largest one. One that is not
+// a phantom counts as a transaction from now on.
 func (s *Storage) know(t zodb.Tid) zodb.Tid {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.known = max(s.known, t)
-	return s.known
+	if _, phantom := s.phantoms[t]; !phantom {
+		s.known = max(s.known, t)
+	}
+	s.told = max(s.told, t)
+	return s.told
 }
 
 // publish sets the connection that operations use.
