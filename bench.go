@@ -97,7 +97,7 @@ func (c *benchCmd) Run(p *program) error {
 func (c *benchCmd) prepare(ctx context.Context, t target) error {
 	attr, err := t.stat(ctx, cleanPath(c.Path))
 	if err != nil {
-		return fmt.Errorf("%s: %w", c.Path, err)
+		return c.explain(err)
 	}
 	if c.size = min(attr.Size, c.Size<<20); attr.Dir || c.size < benchSmall {
 		return usagef("%s: no file, or too small to measure; PATH is a bigfile, like head/bigfile/0000000000000001", c.Path)

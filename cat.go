@@ -35,7 +35,7 @@ func (c *catCmd) Run(p *program) error {
 	defer t.close()
 	f, err := t.open(p.ctx, cleanPath(c.Path))
 	if err != nil {
-		return fmt.Errorf("%s: %w", c.Path, err)
+		return c.explain(err)
 	}
 	defer f.Close()
 	buf := make([]byte, catChunk)
@@ -56,7 +56,7 @@ func (c *catCmd) Run(p *program) error {
 			return nil
 		}
 		if err != nil {
-			return fmt.Errorf("%s: %w", c.Path, err)
+			return c.explain(err)
 		}
 	}
 	return nil

@@ -4,18 +4,33 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"io"
+	"strings"
 	"time"
+
+	"github.com/alecthomas/kong"
 )
 
-const dropInUsage = `usage: wcfs [options] ZURL MNT      serve the database ZURL at the directory MNT
-       wcfs SUBCOMMAND --help       serve, status, stop, ls, stat, cat, history, watch, dial, run, bench, demo
+const dropInUsage = `Usage: wcfs [options] ZURL MNT      serve the database ZURL at the directory MNT
+       wcfs SUBCOMMAND --help
 
-options of the first form:
+Subcommands:
 `
+
+// printUsage tells of both forms of use; subcommands are those of parser.
+func printUsage(w io.Writer, parser *kong.Kong, options *flag.FlagSet) {
+	fmt.Fprint(w, dropInUsage)
+	for _, child := range parser.Model.Children {
+		fmt.Fprintf(w, "  %-8s %s\n", child.Name, child.Help)
+	}
+	fmt.Fprintln(w, "\nOptions of the first form:")
+	options.SetOutput(w)
+	options.PrintDefaults()
+}
 
 // dropIn is `wcfs [options] ZURL MNT`: how existing clients start a server. They also pass options of
 // the glog library, which are accepted; logs go to stderr whatever they say.
-func (p *program) dropIn(args []string) error {
+func (p *program) dropIn(parser *kong.Kong, args []string) error {
 	var (
 		s       = serveCmd{PinTimeout: defaultPinTimeout}
 		fs      = flag.NewFlagSet("wcfs", flag.ContinueOnError)
@@ -25,11 +40,8 @@ func (p *program) dropIn(args []string) error {
 			s string
 		}
 	)
-	fs.SetOutput(p.stderr)
-	fs.Usage = func() {
-		fmt.Fprint(fs.Output(), dropInUsage)
-		fs.PrintDefaults()
-	}
+	fs.SetOutput(io.Discard) // the error says it all
+	fs.Usage = func() {}
 	fs.BoolVar(&s.Debug, "debug", false, "serve .wcfs/debug/zhead, a stream of the transactions processed")
 	fs.BoolVar(&s.Autoexit, "autoexit", false, "exit when nothing has been open for a minute")
 	fs.DurationVar(&s.PinTimeout, "pintimeout", s.PinTimeout, "kill clients that do not acknowledge a pin within this `DURATION`")
@@ -40,22 +52,19 @@ func (p *program) dropIn(args []string) error {
 		fs.StringVar(&ignored.s, name, "", "accepted and ignored")
 	}
 
-	// -h is no error: it asks for the usage on stdout.
-	for _, arg := range args {
-		if arg == "-h" || arg == "--h" || arg == "-help" || arg == "--help" {
-			fs.SetOutput(p.stdout)
-		}
-	}
 	switch err := fs.Parse(args); {
 	case errors.Is(err, flag.ErrHelp):
+		printUsage(p.stdout, parser, fs)
 		return nil
 	case err != nil:
-		return exitStatus(exitUsage) // told by the flag package
-	}
-	if fs.NArg() != 2 {
-		fmt.Fprintf(p.stderr, "wcfs: expected ZURL and MNT after the options, got %d arguments\n", fs.NArg())
-		fs.Usage()
+		return usagef("%v (see `wcfs --help`)", err)
+	case len(args) == 0:
+		printUsage(p.stderr, parser, fs)
 		return exitStatus(exitUsage)
+	case fs.NArg() > 0 && kindOf(fs.Arg(0)) != aZURL && !strings.Contains(fs.Arg(0), "/"):
+		return usagef("%q is no subcommand, and no database URL like file:///path/Data.fs (see `wcfs --help`)", fs.Arg(0))
+	case fs.NArg() != 2:
+		return usagef("expected ZURL and MNT after the options, got %q (see `wcfs --help`)", fs.Args())
 	}
 	s.ZURL, s.Mount = fs.Arg(0), fs.Arg(1)
 	p.log = newLogger(p.stderr, verbose > 0)

@@ -24,13 +24,13 @@ func (c *lsCmd) Run(p *program) error {
 	dir := cleanPath(c.Path)
 	attr, err := t.stat(p.ctx, dir)
 	if err != nil {
-		return fmt.Errorf("%s: %w", c.Path, err)
+		return c.explain(err)
 	}
 	entries := []tree.Entry{{Name: path.Base(dir)}}
 	if !attr.Dir {
 		dir = path.Dir(dir)
 	} else if entries, err = t.list(p.ctx, dir); err != nil {
-		return fmt.Errorf("%s: %w", c.Path, err)
+		return c.explain(err)
 	}
 	w := tabwriter.NewWriter(p.stdout, 0, 0, 2, ' ', 0)
 	for _, e := range entries {

@@ -72,7 +72,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		return p.report(err)
 	}
 	if len(args) == 0 || !isSubcommand(parser, args[0]) {
-		return p.report(p.dropIn(args))
+		return p.report(p.dropIn(parser, args))
 	}
 	kctx, err := parser.Parse(args)
 	if err != nil {

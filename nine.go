@@ -4,6 +4,7 @@ import (
 	"context"
 	"os"
 	"os/signal"
+	"strings"
 	"sync"
 	"syscall"
 
@@ -158,7 +159,11 @@ func isNineScheme(scheme string) bool {
 // nineTarget is the tree behind a 9P address.
 type nineTarget struct{ c *p9srv.Client }
 
+// dialTarget connects. Whatever is wrong with the address or the options for it is wrong use.
 func dialTarget(ctx context.Context, addr, aname string, o p9srv.DialOptions) (target, error) {
+	if err := o.Check(addr); err != nil {
+		return nil, usagef("%v", err)
+	}
 	c, err := p9srv.NewClient(ctx, addr, aname, o)
 	if err != nil {
 		return nil, err
@@ -203,6 +208,12 @@ type dialCmd struct {
 
 // Run carries local connections, such as a kernel's mount, through TLS to a server.
 func (c *dialCmd) Run(p *program) error {
+	if !strings.HasPrefix(c.Addr, "tls:") {
+		return usagef("%s: only to tls:HOST:PORT is there anything to carry; others are dialed as they are", c.Addr)
+	}
+	if err := c.Dial.Check(c.Addr); err != nil {
+		return usagef("%v", err)
+	}
 	relay := p9srv.Relay{Server: c.Addr, Local: c.Listen, Dial: c.Dial, Log: p.log}
 	return relay.Run(p.ctx, func(addr string) { p.log.Info("listening", "addr", addr, "server", c.Addr) })
 }

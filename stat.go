@@ -20,7 +20,7 @@ func (c *statCmd) Run(p *program) error {
 	defer t.close()
 	a, err := t.stat(p.ctx, cleanPath(c.Path))
 	if err != nil {
-		return fmt.Errorf("%s: %w", c.Path, err)
+		return c.explain(err)
 	}
 	if c.JSON {
 		return json.NewEncoder(p.stdout).Encode(map[string]any{

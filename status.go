@@ -18,7 +18,7 @@ import (
 
 // statusCmd is `wcfs status MNT|ADDR`.
 type statusCmd struct {
-	Target  string        `arg:"" help:"Mount directory or 9P address."`
+	Target  string        `arg:"" help:"Mount directory or 9P address (unix:PATH, tcp:HOST:PORT, tls:HOST:PORT)."`
 	JSON    bool          `name:"json" help:"Print JSON."`
 	Timeout time.Duration `default:"3s" help:"How long to wait for an answer."`
 
@@ -35,11 +35,14 @@ type status struct {
 
 // Run tells what is known; the exit code is 0 when the server answers.
 func (c *statusCmd) Run(p *program) error {
+	if err := mustBe(c.Target, "a mount directory or a 9P address", aMount, aNine); err != nil {
+		return err
+	}
 	ctx, cancel := context.WithTimeout(p.ctx, c.Timeout)
 	defer cancel()
 	st := status{Target: c.Target, State: "ok"}
 	var err error
-	if scheme, _, ok := strings.Cut(c.Target, ":"); ok && isNineScheme(scheme) {
+	if kindOf(c.Target) == aNine {
 		st.Report, err = c.overNine(ctx)
 	} else {
 		st.Report, err = fusesrv.Status(ctx, c.Target)
@@ -49,7 +52,7 @@ func (c *statusCmd) Run(p *program) error {
 	case errors.Is(err, fusesrv.ErrHangs), errors.Is(err, context.DeadlineExceeded), ctx.Err() != nil:
 		st.State, st.Error = "hangs", fmt.Sprintf("no answer within %v; `wcfs stop %s` ends it", c.Timeout, c.Target)
 	case errors.Is(err, syscall.ENOTCONN):
-		st.State, st.Error = "dead", fmt.Sprintf("the server is gone or in EIO mode; `wcfs stop %s` unmounts", c.Target)
+		st.State, st.Error = "dead", deadMount(c.Target).Error()
 	default:
 		st.State, st.Error = "failed", err.Error()
 	}

@@ -14,5 +14,8 @@ type stopCmd struct {
 
 // Run goes from gentle to rough, until neither mount nor server is left.
 func (c *stopCmd) Run(p *program) error {
+	if err := mustBe(c.Mount, mountArg, aMount); err != nil {
+		return err
+	}
 	return fusesrv.Stop(p.ctx, c.Mount, fusesrv.StopOptions{Step: c.Timeout, Log: p.log})
 }

@@ -78,6 +78,9 @@ func openStorage(ctx context.Context, zurl string, o *storageOptions) (zodb.Stor
 		return nil, usagef("a database URL is shown to everyone (in the mount table, in .wcfs/zurl, in ps): take the password out of it and use PGPASSFILE or --storage-password-file")
 	}
 	stor, err := open(ctx, zurl, o)
+	if bad := new(zodb.URLError); errors.As(err, &bad) {
+		return nil, usagef("%v", err)
+	}
 	if err != nil {
 		if pe := new(fs.PathError); errors.As(err, &pe) && errors.Is(err, fs.ErrNotExist) {
 			return nil, fmt.Errorf("%w: the database must exist before it is served", err)

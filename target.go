@@ -36,7 +36,7 @@ type readAtCloser interface {
 
 // targetArgs are the arguments that ls, stat and cat share.
 type targetArgs struct {
-	Target string `arg:"" help:"Mount directory, database URL, or 9P address (unix:PATH, tcp:HOST:PORT)."`
+	Target string `arg:"" help:"Mount directory, database URL, or 9P address (unix:PATH, tcp:HOST:PORT, tls:HOST:PORT)."`
 	Path   string `arg:"" help:"Path in the tree, like head/bigfile."`
 
 	Aname string `placeholder:"PATH" help:"With a 9P address: the subtree to attach to, such as /head; PATH is below it."`
@@ -45,21 +45,103 @@ type targetArgs struct {
 	storageOptions
 }
 
-// openTarget tells what kind of target is meant, and opens it.
-func (a *targetArgs) openTarget(p *program) (target, error) {
-	scheme, _, ok := strings.Cut(a.Target, ":")
+// targetKind is what a word of the command line can be.
+type targetKind string
+
+const (
+	aMount   targetKind = "mount directory"
+	aNine    targetKind = "9P address"
+	aZURL    targetKind = "database URL"
+	mountArg            = "a mount directory, like /mnt/x"
+)
+
+// kindOf tells by its form alone what is meant; a directory with a colon in its name is ./it.
+func kindOf(name string) targetKind {
+	scheme, _, ok := strings.Cut(name, ":")
 	switch {
 	case ok && isNineScheme(scheme):
-		return dialTarget(p.ctx, a.Target, a.Aname, a.Dial)
+		return aNine
 	case ok && !strings.Contains(scheme, "/"):
+		return aZURL
+	}
+	return aMount
+}
+
+// mustBe refuses a target of a kind that a subcommand cannot use; want says what it can.
+func mustBe(name, want string, kinds ...targetKind) error {
+	kind := kindOf(name)
+	if slices.Contains(kinds, kind) {
+		return nil
+	}
+	return usagef("%s is a %s: give %s", redact(name), kind, want)
+}
+
+// openTarget tells what kind of target is meant, and opens it.
+func (a *targetArgs) openTarget(p *program) (target, error) {
+	switch kindOf(a.Target) {
+	case aNine:
+		return dialTarget(p.ctx, a.Target, a.Aname, a.Dial)
+	case aZURL:
 		return openZodbTarget(p, a.Target, &a.storageOptions)
 	}
-	if fi, err := os.Stat(a.Target); err != nil {
+	fi, err := os.Stat(a.Target)
+	switch {
+	case errors.Is(err, syscall.ENOTCONN):
+		return nil, a.explain(err)
+	case err != nil:
 		return nil, fmt.Errorf("%w: TARGET is a mount directory, a database URL or a 9P address", err)
-	} else if !fi.IsDir() {
+	case !fi.IsDir():
 		return nil, fmt.Errorf("%s is no directory; a database file is named as file://%s", a.Target, a.Target)
 	}
 	return dirTarget(a.Target), nil
+}
+
+// explain says what to do about an error of PATH, which every kind of target words in its own way.
+func (a *targetArgs) explain(err error) error {
+	is := func(kind error, errno syscall.Errno) bool {
+		return errors.Is(err, kind) || errors.Is(err, errno) || p9srv.ErrnoOf(err) == errno
+	}
+	name := cleanPath(a.Path)
+	dir, base := path.Split(name)
+	switch {
+	case is(syscall.ENOTCONN, syscall.ENOTCONN):
+		return deadMount(a.Target)
+	case is(tree.ErrIsDir, syscall.EISDIR):
+		return fmt.Errorf("%s is a directory: look into it with `wcfs ls`", a.Path)
+	case is(tree.ErrInvalid, syscall.EINVAL) && path.Base(dir) == "bigfile":
+		if _, err := zodb.ParseOid(base); err != nil {
+			return fmt.Errorf("%s: the files in bigfile/ are named by their oids: %w", a.Path, err)
+		}
+		return fmt.Errorf("%s: no bigfile has this oid at this revision; `wcfs ls ZURL %s` lists those that there are", a.Path, strings.TrimSuffix(dir, "/"))
+	case is(tree.ErrNotExist, syscall.ENOENT):
+		return a.explainAbsent(name)
+	}
+	if pe := new(fs.PathError); errors.As(err, &pe) {
+		err = pe.Err // the rest is the path once more
+	}
+	return fmt.Errorf("%s: %w", a.Path, err)
+}
+
+// explainAbsent is explain for a name that the tree does not have.
+func (a *targetArgs) explainAbsent(name string) error {
+	first, rest, _ := strings.Cut(name, "/")
+	if tid, err := zodb.ParseTid(strings.TrimPrefix(first, "@")); err == nil && (rest == "" || strings.HasPrefix(rest, "bigfile")) {
+		return fmt.Errorf("%s: the database has not come to revision %s yet; head/at has the latest", a.Path, tid)
+	}
+	if kindOf(a.Target) == aMount && fileMissing(a.Target, "head") && fileMissing(a.Target, "at") {
+		return fmt.Errorf("%s: no wcfs is mounted there", a.Target)
+	}
+	return fmt.Errorf("%s: there is no such file; `wcfs ls %s /` shows what there is", a.Path, a.Target)
+}
+
+func fileMissing(dir, name string) bool {
+	_, err := os.Lstat(filepath.Join(dir, name))
+	return errors.Is(err, fs.ErrNotExist)
+}
+
+// deadMount is what there is to say of a mount whose server does not serve it any more.
+func deadMount(mnt string) error {
+	return fmt.Errorf("%s: the server is gone or in EIO mode; `wcfs stop %s` unmounts", mnt, mnt)
 }
 
 // cleanPath makes "" of the root, and does not leave the tree.

@@ -2,8 +2,10 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sync"
+	"syscall"
 
 	"wcfs/zcore/client"
 	"wcfs/zcore/zodb"
@@ -18,6 +20,9 @@ type watchCmd struct {
 
 // Run prints the pins that a client at this revision gets, until a signal comes or the server ends it.
 func (c *watchCmd) Run(p *program) error {
+	if err := mustBe(c.Dir, mountArg, aMount); err != nil {
+		return err
+	}
 	oid, err := zodb.ParseOid(c.Oid)
 	if err != nil {
 		return usagef("OID: %v", err)
@@ -29,6 +34,9 @@ func (c *watchCmd) Run(p *program) error {
 		}
 	}
 	conn, err := client.Connect(c.Dir)
+	if errors.Is(err, syscall.ENOTCONN) {
+		return deadMount(c.Dir)
+	}
 	if err != nil {
 		return err
 	}

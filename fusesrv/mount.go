@@ -77,9 +77,9 @@ func resolve(dir string) (string, error) {
 func mountPointError(dir string, err error) error {
 	switch {
 	case errors.Is(err, os.ErrNotExist):
-		return fmt.Errorf("mount point %s does not exist; make it with `mkdir -p %s`: %w", dir, dir, os.ErrNotExist)
+		return absent(fmt.Sprintf("mount point %s does not exist; make it with `mkdir -p %s`", dir, dir))
 	case errors.Is(err, unix.ENOTDIR):
-		return fmt.Errorf("mount point %s is not a directory; mount on an empty directory: %w", dir, unix.ENOTDIR)
+		return fmt.Errorf("mount point %s: %w; mount on an empty directory", dir, unix.ENOTDIR)
 	default:
 		return fmt.Errorf("mount point %s: %w", dir, err)
 	}

@@ -32,10 +32,16 @@ func findMount(dir string) (*mountEntry, error) {
 		}
 	}
 	if found == nil {
-		return nil, fmt.Errorf("%s: nothing is mounted there: %w", dir, os.ErrNotExist)
+		return nil, absent(dir + ": nothing is mounted there")
 	}
 	return found, nil
 }
+
+// absent is an error that matches os.ErrNotExist and says by itself what is not there.
+type absent string
+
+func (e absent) Error() string        { return string(e) }
+func (e absent) Is(target error) bool { return target == os.ErrNotExist }
 
 // mountedAs tells whether device minor is what is mounted at dir.
 func mountedAs(dir string, minor uint32) bool {

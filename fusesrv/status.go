@@ -47,7 +47,7 @@ func findOurs(dir string) (*mountEntry, error) {
 	}
 	m, err := findMount(abs)
 	if err == nil && m.fsType != fsType {
-		err = fmt.Errorf("%s is a mount of type %s, not one of wcfs: %w", abs, m.fsType, os.ErrNotExist)
+		err = absent(fmt.Sprintf("%s is a mount of type %s, not one of wcfs", abs, m.fsType))
 	}
 	return m, err
 }

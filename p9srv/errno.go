@@ -3,6 +3,7 @@ package p9srv
 import (
 	"context"
 	"errors"
+	"syscall"
 
 	"github.com/hugelgupf/p9/linux"
 
@@ -60,6 +61,13 @@ func errnoOf(err error) linux.Errno {
 		return errno
 	}
 	return linux.EIO
+}
+
+// ErrnoOf returns what a server answered to a request of a Client, 0 if err is no such answer.
+func ErrnoOf(err error) syscall.Errno {
+	var errno linux.Errno
+	errors.As(err, &errno)
+	return syscall.Errno(errno)
 }
 
 // refusal returns the errno for messages that a read-only tree never obeys, and 0 for the others.

@@ -41,7 +41,7 @@ func TestTLS(t *testing.T) {
 	if out, code := at("--tls-cert", other.ClientCert, "--tls-key", other.ClientKey, "--tls-ca", good.CA); code != 1 || out != "" {
 		t.Errorf("with a certificate of another authority: exit %d, %q", code, out)
 	}
-	if _, code := at(); code != 1 {
+	if _, code := at(); code != 2 {
 		t.Errorf("without a certificate: exit %d", code)
 	}
 

@@ -23,11 +23,13 @@ func TestBadUse(t *testing.T) {
 		code int
 		want string // in stderr
 	}{
-		{"", 2, "usage"},
+		{"", 2, "Usage"},
 		{"-nosuch " + zurl + " " + mnt, 2, "nosuch"},
 		{"-pintimeout x " + zurl + " " + mnt, 2, "pintimeout"},
-		{zurl, 2, "usage"},
-		{zurl + " " + mnt + " more", 2, "usage"},
+		{zurl, 2, "wcfs --help"},
+		{zurl + " " + mnt + " more", 2, "wcfs --help"},
+		{"nosuch", 2, "no subcommand"},
+		{"nosuch " + mnt, 2, "no subcommand"},
 		{"serve " + zurl, 2, "--mount"},
 		{"serve --nosuch " + zurl, 2, "--nosuch"},
 		{"serve", 2, "zurl"},
@@ -49,12 +51,31 @@ func TestBadUse(t *testing.T) {
 		{zurl + " " + full, 1, "not empty"},
 		{zurl + " " + file, 1, "not a directory"},
 		{zurl + " " + busy, 1, "mounted already"},
+		{"file:Data.fs " + mnt, 2, "file:///path"},
+		{"zeo:foo " + mnt, 2, "zeo://host:port"},
+		{"sqlite:foo " + mnt, 2, "sqlite:///path"},
+		{"postgresql:foo " + mnt, 2, "postgresql://user@host"},
+		{"demo:foo " + mnt, 2, "demo:(base"},
 		{"status " + mnt, 1, ""},
+		{"status " + zurl, 2, "mount directory"},
+		{"stop unix:/x", 2, "mount directory"},
+		{"watch " + zurl + " " + oid, 2, "mount directory"},
+		{"watch " + mnt + " " + oid, 1, "no wcfs is mounted"},
+		{"dial tcp:127.0.0.1:1 --listen unix:/x", 2, "tls:HOST:PORT"},
+		{"dial tls:127.0.0.1:1 --listen unix:/x", 2, "--tls-cert"},
 		{"stop " + mnt, 1, "nothing is mounted"},
-		{"cat " + zurl + " head/bigfile/0000000000000000", 1, "head/bigfile/0000000000000000"},
-		{"cat " + zurl + " nosuch", 1, "nosuch"},
+		{"cat " + zurl + " head/bigfile/0000000000000000", 1, "head/bigfile/0000000000000000: no bigfile has this oid"},
+		{"cat " + busy + " head/bigfile/0000000000000000", 1, "head/bigfile/0000000000000000: no bigfile has this oid"},
+		{"cat " + busy + " head/bigfile/0", 1, "16 hex digits"},
+		{"cat --at fffffffffffffff0 " + busy + " " + oid, 1, "has not come to revision"},
+		{"cat " + zurl + " nosuch", 1, "nosuch: there is no such file"},
+		{"cat " + busy + " nosuch", 1, "nosuch: there is no such file"},
+		{"cat " + busy + " head", 1, "wcfs ls"},
+		{"ls " + mnt + " head", 1, "no wcfs is mounted there"},
 		{"ls /nonexistent /", 1, "/nonexistent"},
 		{"ls unix:/nonexistent/sock /", 1, "/nonexistent/sock"},
+		{"ls tcp:127.0.0.1 /", 2, "HOST:PORT"},
+		{"ls tls:127.0.0.1:1 /", 2, "--tls-cert"},
 		{"history " + zurl + " 12", 2, "OID"},
 		{"history --blocks 5-2 " + zurl + " " + oid, 2, "--blocks"},
 		{"history " + zurl + " 0000000000000000", 1, "not a ZBigFile"},
@@ -63,7 +84,7 @@ func TestBadUse(t *testing.T) {
 		if code != c.code || !strings.Contains(stderr, c.want) {
 			t.Errorf("wcfs %s: exit %d, want %d, and %q in:\n%s", c.args, code, c.code, c.want, stderr)
 		}
-		if code == 1 && c.want != "" && strings.Count(errorLines(stderr), "\n") != 1 {
+		if c.args != "" && c.want != "" && strings.Count(errorLines(stderr), "\n") != 1 {
 			t.Errorf("wcfs %s: more than one line:\n%s", c.args, stderr)
 		}
 		if strings.Contains(stdout+stderr, "hunter2") {
