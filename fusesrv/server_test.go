@@ -82,6 +82,10 @@ func TestErrno(t *testing.T) {
 			t.Errorf("%s: %v, want %v", c.what, c.err, c.want)
 		}
 	}
+	// as a shell's ">" opens it
+	if err := os.WriteFile(f.path("head/watch"), []byte("1 bye\n"), 0o666); err != nil {
+		t.Errorf("write to a watch file: %v", err)
+	}
 }
 
 func second[T any](_ T, err error) error { return err }

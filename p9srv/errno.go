@@ -73,13 +73,13 @@ func ErrnoOf(err error) syscall.Errno {
 // refusal returns the errno for messages that a read-only tree never obeys, and 0 for the others.
 func refusal(t msgType) linux.Errno {
 	switch t {
-	case tLcreate, tSymlink, tMknod, tRename, tSetattr, tLink, tMkdir, tRenameat, tUnlinkat:
+	case tLcreate, tSymlink, tMknod, tRename, tLink, tMkdir, tRenameat, tUnlinkat:
 		return linux.EROFS
 	case tReadlink:
 		return linux.EINVAL // nothing here is a symbolic link
 	case tLock, tGetlock:
 		return linux.ENOLCK
-	case tVersion, tAttach, tFlush, tWalk, tLopen, tGetattr, tRead, tReaddir, tWrite, tFsync, tClunk, tRemove, tStatfs:
+	case tVersion, tAttach, tFlush, tWalk, tLopen, tGetattr, tSetattr, tRead, tReaddir, tWrite, tFsync, tClunk, tRemove, tStatfs:
 		return 0
 	}
 	return linux.EOPNOTSUPP // extended attributes, Tauth, extensions, replies, unknown types

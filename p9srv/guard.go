@@ -173,6 +173,12 @@ func (s *session) admitFid(r *request, f *file) (frame, error) {
 			return nil, linux.EBADF
 		}
 		return newFrame(tFsync+1, m.tag).done(0), nil
+	case tSetattr:
+		// A shell's ">" truncates what it opens: that changes nothing of a watch file. Times come with it.
+		if !f.stream() || m.flags&(setMode|setUID|setGID) != 0 || m.flags&setSize != 0 && m.offset != 0 {
+			return nil, linux.EROFS
+		}
+		return newFrame(tSetattr+1, m.tag).done(0), nil
 	case tClunk, tRemove:
 		if f.state == moving {
 			return nil, linux.EBUSY

@@ -26,6 +26,8 @@ func TestMessages(t *testing.T) {
 	c.open(3, "head", 0)
 	c.open(4, "head/watch", 0)
 	c.open(5, "head/watch", 1)
+	c.send(walkFrame(9, 0, 6, "head", "watch"))
+	c.recv()
 	long := strings.Repeat("x", 256)
 	str := func(n int) []string { return make([]string, n) }
 	names17 := str(17)
@@ -101,7 +103,16 @@ func TestMessages(t *testing.T) {
 		{"Trename", newFrame(tRename, 9).u32(1).u32(0).str("x"), rLerror, linux.EROFS},
 		{"Trenameat", newFrame(tRenameat, 9).u32(0).str("x").u32(0).str("y"), rLerror, linux.EROFS},
 		{"Tunlinkat", newFrame(tUnlinkat, 9).u32(0).str("head").u32(0), rLerror, linux.EROFS},
-		{"Tsetattr", newFrame(tSetattr, 9).u32(1), rLerror, linux.EROFS},
+		{"Tsetattr of a file", setattrFrame(9, 1, setSize, 0), rLerror, linux.EROFS},
+		{"Tsetattr of a directory", setattrFrame(9, 3, 1<<5, 0), rLerror, linux.EROFS},
+		{"Tsetattr truncates a watch", setattrFrame(9, 2, setSize|1<<5|1<<6, 0), tSetattr + 1, 0},
+		{"Tsetattr makes a watch larger", setattrFrame(9, 2, setSize, 1), rLerror, linux.EROFS},
+		{"Tsetattr of a watch's mode", setattrFrame(9, 2, setSize|setMode, 0), rLerror, linux.EROFS},
+		{"Tsetattr of a watch's owner", setattrFrame(9, 2, setUID, 0), rLerror, linux.EROFS},
+		{"Tsetattr of a watch's group", setattrFrame(9, 2, setGID, 0), rLerror, linux.EROFS},
+		{"Tsetattr of no fid", setattrFrame(9, 99, setSize, 0), rLerror, linux.EBADF},
+		{"Tsetattr too short", newFrame(tSetattr, 9).u32(2).u32(setSize), rLerror, linux.EPROTO},
+		{"Tlopen a watch to truncate", openFrame(9, 6, 1|openTrunc), tLopen + 1, 0},
 		{"Tlink", newFrame(tLink, 9).u32(0).u32(1).str("x"), rLerror, linux.EROFS},
 		{"Tmkdir", newFrame(tMkdir, 9).u32(0).str("x").u32(0).u32(0), rLerror, linux.EROFS},
 		{"Treadlink", newFrame(tReadlink, 9).u32(1), rLerror, linux.EINVAL},

@@ -221,6 +221,10 @@ func readFrame(tag uint16, fid uint32, off uint64, count uint32) frame {
 
 func openFrame(tag uint16, fid, flags uint32) frame { return newFrame(tLopen, tag).u32(fid).u32(flags) }
 
+func setattrFrame(tag uint16, fid, valid uint32, size uint64) frame {
+	return newFrame(tSetattr, tag).u32(fid).u32(valid).u32(0).u32(0).u32(0).u64(size).u64(0).u64(0).u64(0).u64(0)
+}
+
 func flushFrame(tag, old uint16) frame { return newFrame(tFlush, tag).u16(old) }
 
 func writeFrame(tag uint16, fid uint32, data string) frame {

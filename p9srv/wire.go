@@ -60,6 +60,14 @@ const (
 	goVersion = "9P2000.L.Google." // what the library's client asks for
 )
 
+// What a Tsetattr sets.
+const (
+	setMode = 1 << iota
+	setUID
+	setGID
+	setSize
+)
+
 // Errors in what a client sent.
 var (
 	errShort    = errors.New("message ends early or has bytes after its end")
@@ -90,9 +98,9 @@ type message struct {
 	fid, newfid uint32
 	oldtag      uint16
 	names       []string
-	offset      uint64
+	offset      uint64 // the size, of Tsetattr
 	count       uint32
-	flags       uint32
+	flags       uint32 // what is set, of Tsetattr
 	data        []byte // of Twrite
 	uname       string
 	aname       string
@@ -123,6 +131,11 @@ func (m *message) parseBody(body []byte) error {
 	case tGetattr:
 		m.fid = c.u32()
 		c.u64()
+	case tSetattr:
+		m.fid, m.flags = c.u32(), c.u32()
+		c.take(3 * 4) // mode, uid, gid
+		m.offset = c.u64()
+		c.take(4 * 8) // times
 	case tRead, tReaddir:
 		m.fid, m.offset, m.count = c.u32(), c.u64(), c.u32()
 	case tWrite:

@@ -14,7 +14,7 @@ import (
 )
 
 // watch sets up a base watch of a file as of head, based on head, for which no pin can be due, reads
-// the base and ends the watch.
+// the base and ends the watch. Last it writes to another link as a shell does.
 func watch(w plan.Watch, m *treetest.Manifest) error {
 	file := m.Files[0]
 	rev := file.Revs[len(file.Revs)-1]
@@ -40,7 +40,11 @@ func watch(w plan.Watch, m *treetest.Manifest) error {
 			return fmt.Errorf("base of %s: block %d is not that of @%s", file.Oid, blk, m.Head)
 		}
 	}
-	return ask(f, fmt.Sprintf("3 watch %s -", file.Oid), "3 ok")
+	if err := ask(f, fmt.Sprintf("3 watch %s -", file.Oid), "3 ok"); err != nil {
+		return err
+	}
+	// as a shell's ">" does: the kernel truncates
+	return os.WriteFile(filepath.Join(w.Dir, w.Name), []byte("1 bye\n"), 0o666)
 }
 
 // ask sends a line and wants one, by pwrite and pread with a buffer as small and aligned as v9fs and
