@@ -1,174 +1,162 @@
 // Command bench measures the server against something else that does the same, in turn in one run, and
-// prints a table: what, ours, other, ratio, target. Machines are shared and noisy, so a figure is a
-// ratio of medians, never a bare time, and nothing here fails because of a number.
+// prints a table: what, ours, other, ratio with its spread, target. Machines are shared and noisy, so a figure is a
+// ratio, never a bare time, and nothing here fails because of a number. A row whose peer is missing says so.
 //
-//	go run ./t/bench [-row NAME] [-size MIB] [-pairs N]     from the root of the repository
+//	go run ./t/bench [-list] [-row NAME,NAME] [-markdown] [-size MIB] [-pairs N]     from the root of the repository
 //
-// A ratio is how many times faster ours is (target: at least), or, where the note says so, how much more
-// the larger case costs than the smaller one (target: at most).
+// A ratio is how many times faster ours is (target ≥), or how many times as much time it takes (target ≤).
+// In lines about growth the other is the smallest case.
 package main
 
 import (
 	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"os"
-	"os/exec"
 	"os/signal"
-	"path/filepath"
 	"slices"
 	"strings"
-	"text/tabwriter"
+	"syscall"
 	"time"
 
-	"wcfs/t/bench/fast"
-	p9 "wcfs/t/p9/bench"
+	"wcfs/t/bench/kit"
+	"wcfs/t/bench/nine"
 	rel "wcfs/t/rel/bench"
 	zeo "wcfs/t/zeo/bench"
 )
 
-// Row is one line of the table.
-type Row struct {
-	What, Ours, Other string
-	Ratio, Target     float64 // 0: none
-	Note              string
+// group is rows that are measured together.
+type group struct {
+	name, about string
+	rows        func(context.Context, *kit.Bench) ([]kit.Row, error)
 }
 
-// suite is a group of rows that are measured together.
-type suite struct {
-	name string
-	rows func(ctx context.Context, b *bench) ([]Row, error)
-}
-
-func suites() []suite {
-	return []suite{
-		{"warm", warm},
-		{"cold", cold},
-		{"random", random},
-		{"zblk1", zblk1},
-		{"fast", plugin(fast.Rows)},
-		{"open", open},
-		{"tracked", tracked},
-		{"watches", watches},
-		{"setup", setup},
-		{"memory", memory},
-		{"9p", plugin(p9.Rows)},
-		{"zeo", plugin(zeo.Rows)},
-		{"rel", plugin(rel.Rows)},
+func groups() []group {
+	return []group{
+		{"warm", "read and mmap scan of what the page cache of the mount has, against tmpfs", warm},
+		{"cold", "sequential read with an empty page cache, against a bare FUSE server, Python, and the disk", cold},
+		{"ahead", "the same at a read-ahead of 1 MiB, against the bare FUSE server", ahead},
+		{"random", "4 KiB at random, against pread of 2 MiB", random},
+		{"zblk1", "many small chunks, against whole blocks", zblk1},
+		{"commit", "commit to head/at, against Python", visible},
+		{"tracked", "commit of 10 blocks, with 10^3 to 10^6 tracked blocks", tracked},
+		{"watches", "read of a block, with 1 to 1000 watches", watches},
+		{"setup", "set-up of a watch in the past, with many and few tracked blocks", setup},
+		{"memory", "resident memory after reading 16 GiB", memory},
+		{"open", "start on a FileStorage of 4 GiB and of 100 GB, with and without index", open},
+		{"size", "growth of a file from 1 GiB to 1 TiB", size},
+		{"rate", "growth of the commits per second", rate},
+		{"files", "growth of the files that a commit touches", files},
+		{"9p", "9P on the host, against diod", nine.Rows},
+		{"guest", "9P in guests, against diod; virtfs, against tmpfs; growth of the guests", nine.Guests},
+		{"zeo", "loads over ZEO, against Python", zeo.Rows},
+		{"rel", "loads over RelStorage PostgreSQL, against Python", rel.Rows},
 	}
 }
 
-// plugin takes rows that another folder of t measures; its Row has the same fields.
-func plugin[R ~struct {
-	What, Ours, Other string
-	Ratio, Target     float64
-	Note              string
-}](rows func(context.Context) ([]R, error)) func(context.Context, *bench) ([]Row, error) {
-	return func(ctx context.Context, _ *bench) ([]Row, error) {
-		theirs, err := rows(ctx)
-		var list []Row
-		for _, r := range theirs {
-			list = append(list, Row(r))
-		}
-		return list, err
-	}
-}
-
-// bench is what all suites share.
-type bench struct {
-	dir   string // of this run
-	wcfs  string // the binary
-	size  int64  // bytes of a large file
-	pairs int
-}
+// limit is how long a group may take; then it is ended, and its line says so.
+const limit = 6 * time.Minute
 
 func main() {
 	if len(os.Args) > 1 && os.Args[1] == spliceArg {
 		spliceMain(os.Args[2:])
 		return
 	}
+	list := flag.Bool("list", false, "list the groups of rows")
 	only := flag.String("row", "", "measure only these groups of rows, with commas between")
+	markdown := flag.Bool("markdown", false, "print the table in Markdown")
 	size := flag.Int64("size", 1024, "size of large files in `MIB`")
 	pairs := flag.Int("pairs", 5, "how often each pair is measured")
 	flag.Parse()
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+	if *list {
+		for _, g := range groups() {
+			fmt.Printf("%-8s %s\n", g.name, g.about)
+		}
+		return
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	if err := run(ctx, *only, &bench{size: *size << 20, pairs: *pairs}); err != nil {
+	if err := run(ctx, *only, *markdown, *size<<20, *pairs); err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
 		os.Exit(1)
 	}
 }
 
-func run(ctx context.Context, only string, b *bench) (err error) {
-	if _, err := os.Stat("go.mod"); err != nil {
-		return fmt.Errorf("run it from the root of the repository: %w", err)
-	}
-	if b.dir, err = os.MkdirTemp("", "wcfs-bench-"); err != nil {
+func run(ctx context.Context, only string, markdown bool, size int64, pairs int) (err error) {
+	chosen, err := choose(only)
+	if err != nil {
 		return err
 	}
-	defer os.RemoveAll(b.dir)
-	b.wcfs = filepath.Join(b.dir, "wcfs")
-	if out, err := exec.CommandContext(ctx, "go", "build", "-o", b.wcfs, ".").CombinedOutput(); err != nil {
-		return fmt.Errorf("go build: %w\n%s", err, out)
+	b, err := kit.New(ctx, size, pairs)
+	if err != nil {
+		return err
 	}
-	w := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(w, "what\tours\tother\tratio\ttarget\tnote")
-	names := strings.Split(only, ",")
-	for _, s := range suites() {
-		if only != "" && !slices.Contains(names, s.name) {
-			continue
-		}
-		rows, err := s.rows(ctx, b)
-		for _, r := range rows {
-			target := "-"
-			if r.Target != 0 {
-				target = fmt.Sprintf("%.2f", r.Target)
-			}
-			fmt.Fprintf(w, "%s\t%s\t%s\t%.2f\t%s\t%s\n", r.What, r.Ours, r.Other, r.Ratio, target, r.Note)
-		}
-		w.Flush()
+	defer func() { err = errors.Join(err, b.Close()) }()
+	fmt.Printf("%s: %s\n\n", time.Now().Format(time.DateOnly), kit.Machine())
+	table, failed := kit.NewTable(os.Stdout, markdown), 0
+	began := time.Now()
+	for _, g := range chosen {
+		at := time.Now()
+		rows, err := measure(ctx, g, b)
 		if err != nil {
-			return fmt.Errorf("%s: %w", s.name, err)
+			rows = append(rows, kit.Absent(g.name, err))
+			if !errors.As(err, new(*kit.Missing)) {
+				failed++
+			}
 		}
+		table.Print(rows)
+		fmt.Fprintf(os.Stderr, "%s: %v\n", g.name, time.Since(at).Round(time.Second))
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+	}
+	fmt.Printf("\n%d groups in %v, load at the end %s\n", len(chosen), time.Since(began).Round(time.Second), kit.Load())
+	if failed > 0 {
+		return fmt.Errorf("%d groups could not be measured", failed)
 	}
 	return nil
 }
 
-// pair measures a and b in turn and returns the medians.
-func (b *bench) pair(ours, other func() (time.Duration, error)) (mine, theirs time.Duration, err error) {
-	var as, bs []time.Duration
-	for range b.pairs {
-		t, err := ours()
-		if err != nil {
-			return 0, 0, fmt.Errorf("ours: %w", err)
-		}
-		as = append(as, t)
-		if t, err = other(); err != nil {
-			return 0, 0, fmt.Errorf("other: %w", err)
-		}
-		bs = append(bs, t)
+// choose finds the groups that are asked for.
+func choose(only string) ([]group, error) {
+	all := groups()
+	if only == "" {
+		return all, nil
 	}
-	return median(as), median(bs), nil
+	var chosen []group
+	for name := range strings.SplitSeq(only, ",") {
+		i := slices.IndexFunc(all, func(g group) bool { return g.name == name })
+		if i < 0 {
+			return nil, fmt.Errorf("no rows are called %q: -list names them", name)
+		}
+		chosen = append(chosen, all[i])
+	}
+	return chosen, nil
 }
 
-func median(list []time.Duration) time.Duration {
-	slices.Sort(list)
-	return list[len(list)/2]
-}
-
-// speed is a row about throughput of n bytes.
-func speed(what string, n int64, ours, other time.Duration, target float64, note string) Row {
-	rate := func(d time.Duration) string { return fmt.Sprintf("%.2f GiB/s", float64(n)/(1<<30)/d.Seconds()) }
-	return Row{what, rate(ours), rate(other), other.Seconds() / ours.Seconds(), target, note}
-}
-
-// cost is a row about how much more the larger case takes.
-func cost(what string, large, small time.Duration, target float64) Row {
-	return Row{what, large.String(), small.String(), large.Seconds() / small.Seconds(), target, "at most: time of the larger case over that of the smaller"}
-}
-
-func timed(fn func() error) (time.Duration, error) {
-	began := time.Now()
-	err := fn()
-	return time.Since(began), err
+// measure measures a group, but not for longer than the limit.
+func measure(ctx context.Context, g group, b *kit.Bench) ([]kit.Row, error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, limit, fmt.Errorf("not done after %v", limit))
+	defer cancel()
+	type result struct {
+		rows []kit.Row
+		err  error
+	}
+	done := make(chan result, 1)
+	go func() {
+		rows, err := g.rows(ctx, b)
+		done <- result{rows, err}
+	}()
+	select {
+	case r := <-done:
+		return r.rows, r.err
+	case <-ctx.Done():
+	}
+	select { // servers end with ctx, and with them whatever waits for them
+	case r := <-done:
+		return r.rows, errors.Join(context.Cause(ctx), r.err)
+	case <-time.After(time.Minute):
+		return nil, fmt.Errorf("%w, and does not end", context.Cause(ctx))
+	}
 }

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"wcfs/t/bench/kit"
 	"wcfs/zcore"
 	"wcfs/zcore/zdata"
 	"wcfs/zcore/zdata/zgen"
@@ -48,13 +49,13 @@ func newCore(ctx context.Context, n int) (*core, error) {
 		<-done
 		stor.Close()
 	}
-	if c.file, err = c.Lookup(ctx, c.oid); err != nil {
-		return c, err
+	c.file, err = c.Lookup(ctx, c.oid)
+	for off := int64(0); err == nil && off < int64(n)*smallBlk; off += 1 << 20 {
+		err = c.read(ctx, 1<<20, off)
 	}
-	for off := int64(0); off < int64(n)*smallBlk; off += 1 << 20 {
-		if err := c.read(ctx, 1<<20, off); err != nil {
-			return c, err
-		}
+	if err != nil {
+		c.stop()
+		return nil, err
 	}
 	return c, nil
 }
@@ -89,92 +90,114 @@ func (c *core) commit(round, n int) error {
 	return nil
 }
 
-// tracked commits ten changed blocks, with many and with few blocks that somebody has read.
-func tracked(ctx context.Context, b *bench) ([]Row, error) {
-	var took [2]func() (time.Duration, error)
-	for i, n := range []int{1e6, 1e3} {
-		c, err := newCore(ctx, n)
-		if c != nil && c.stop != nil {
-			defer c.stop()
-		}
-		if err != nil {
-			return nil, err
-		}
-		round := 0
-		took[i] = func() (time.Duration, error) {
-			const commits = 20
-			t, err := timed(func() error {
-				for range commits {
-					round++
-					if err := c.commit(round, n); err != nil {
-						return err
-					}
-				}
-				return nil
-			})
-			return t / commits, err
+// cores makes one core for each number of blocks.
+func cores(ctx context.Context, ns ...int) (list []*core, stop func(), err error) {
+	stop = func() {
+		for _, c := range list {
+			c.stop()
 		}
 	}
-	large, small, err := b.pair(took[0], took[1])
-	return []Row{cost("commit of 10 blocks, 10^6 and 10^3 tracked", large, small, 1.5)}, err
+	for _, n := range ns {
+		c, err := newCore(ctx, n)
+		if err != nil {
+			stop()
+			return nil, nil, err
+		}
+		list = append(list, c)
+	}
+	return list, stop, nil
 }
 
-// watches reads a block with many and with one watch at head.
-func watches(ctx context.Context, b *bench) ([]Row, error) {
-	var took [2]func() (time.Duration, error)
-	for i, n := range []int{1000, 1} {
-		c, err := newCore(ctx, 1000)
-		if c != nil && c.stop != nil {
-			defer c.stop()
-		}
-		if err != nil {
-			return nil, err
-		}
-		for range n {
+// tracked commits ten changed blocks, with more and more blocks that somebody has read.
+func tracked(ctx context.Context, b *kit.Bench) ([]kit.Row, error) {
+	ns := []int{1e3, 1e4, 1e5, 1e6}
+	list, stop, err := cores(ctx, ns...)
+	if err != nil {
+		return nil, err
+	}
+	defer stop()
+	var points []kit.Point
+	for i, c := range list {
+		round := 0
+		points = append(points, kit.Point{Name: fmt.Sprintf("%d blocks", ns[i]), Run: each(20, func(int) error {
+			round++
+			return c.commit(round, ns[i])
+		})})
+	}
+	rows, err := b.Curve(ctx, "commit of 10 blocks, by tracked blocks", points...)
+	return lastTarget(rows, 1.5), err
+}
+
+// each is the mean time of n calls.
+func each(n int, fn func(i int) error) kit.Run {
+	return func() (time.Duration, error) {
+		t, err := kit.Timed(func() error {
+			for i := range n {
+				if err := fn(i); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+		return t / time.Duration(n), err
+	}
+}
+
+// lastTarget says what the last point of a curve must not exceed.
+func lastTarget(rows []kit.Row, target float64) []kit.Row {
+	if len(rows) > 0 {
+		rows[len(rows)-1].Target = target
+	}
+	return rows
+}
+
+// watches reads a block with more and more watches at head.
+func watches(ctx context.Context, b *kit.Bench) ([]kit.Row, error) {
+	const blocks = 1000
+	ns := []int{1, 10, 100, 1000}
+	list, stop, err := cores(ctx, blocks, blocks, blocks, blocks)
+	if err != nil {
+		return nil, err
+	}
+	defer stop()
+	var points []kit.Point
+	for i, c := range list {
+		for range ns[i] {
 			if err := c.watch(ctx, c.Head()); err != nil {
 				return nil, err
 			}
 		}
-		took[i] = func() (time.Duration, error) {
-			const reads = 2000
-			t, err := timed(func() error {
-				for k := range reads {
-					if err := c.read(ctx, smallBlk, int64(k%1000)*smallBlk); err != nil {
-						return err
-					}
-				}
-				return nil
-			})
-			return t / reads, err
-		}
+		points = append(points, kit.Point{Name: fmt.Sprintf("%d watches", ns[i]), Run: each(5000, func(k int) error {
+			return c.read(ctx, smallBlk, int64(k%blocks)*smallBlk)
+		})})
 	}
-	large, small, err := b.pair(took[0], took[1])
-	return []Row{cost("read of a head block, 1000 and 1 watches", large, small, 1.5)}, err
+	rows, err := b.Curve(ctx, "read of a head block, by watches", points...)
+	return lastTarget(rows, 1.5), err
 }
 
 // setup sets a watch up at a revision after which 100 blocks changed, with many and with few tracked blocks.
-func setup(ctx context.Context, b *bench) ([]Row, error) {
-	var took [2]func() (time.Duration, error)
-	for i, n := range []int{1e6, 1e4} {
-		c, err := newCore(ctx, n)
-		if c != nil && c.stop != nil {
-			defer c.stop()
-		}
-		if err != nil {
-			return nil, err
-		}
+func setup(ctx context.Context, b *kit.Bench) ([]kit.Row, error) {
+	ns := []int{1e6, 1e4}
+	list, stop, err := cores(ctx, ns...)
+	if err != nil {
+		return nil, err
+	}
+	defer stop()
+	var took [2]kit.Run
+	for i, c := range list {
 		at := c.Head()
 		for round := range 10 {
-			if err := c.commit(round, n); err != nil {
+			if err := c.commit(round, ns[i]); err != nil {
 				return nil, err
 			}
 		}
-		took[i] = func() (time.Duration, error) {
-			return timed(func() error { return c.watch(ctx, at) })
-		}
+		took[i] = each(5, func(int) error { return c.watch(ctx, at) })
 	}
-	large, small, err := b.pair(took[0], took[1])
-	return []Row{cost("watch set-up, 100 changed of 10^6 and 10^4 tracked", large, small, 2)}, err
+	p, err := b.Pair(ctx, took[0], took[1])
+	if err != nil {
+		return nil, err
+	}
+	return []kit.Row{p.Cost("watch set-up, 100 changed of 10^6 tracked blocks", 2, "other: of 10^4")}, nil
 }
 
 // watch opens a link, watches the file as of at, and acknowledges every pin.

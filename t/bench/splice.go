@@ -10,6 +10,8 @@ import (
 
 	"github.com/hanwen/go-fuse/v2/fs"
 	"github.com/hanwen/go-fuse/v2/fuse"
+
+	"wcfs/t/bench/kit"
 )
 
 // spliceArg makes this program the bare FUSE server: `bench splice FILE MNT`.
@@ -33,7 +35,7 @@ func (n *bareFile) Open(context.Context, uint32) (fs.FileHandle, uint32, syscall
 }
 
 func (n *bareFile) Getattr(_ context.Context, _ fs.FileHandle, out *fuse.AttrOut) syscall.Errno {
-	out.Mode, out.Size, out.Blksize = 0o444, n.size, blksize
+	out.Mode, out.Size, out.Blksize = 0o444, n.size, kit.Blksize
 	return 0
 }
 

@@ -14,28 +14,23 @@ import (
 	"strings"
 	"time"
 
+	"wcfs/t/bench/kit"
 	"wcfs/t/rel"
 	"wcfs/zcore/zodb"
 	"wcfs/zcore/zodb/relstorage"
 )
 
-// Row is one comparison, made in turn in one run; figures are medians. Ratio is how many times as good
-// ours is.
-type Row struct {
-	What, Ours, Other string
-	Ratio, Target     float64
-	Note              string
-}
-
 const (
-	pairs   = 5
 	blocks  = 64
 	blksize = 2 << 20
 	commits = 40
 )
 
 // Rows makes a PostgreSQL server with a file of 128 MiB and measures.
-func Rows(ctx context.Context) ([]Row, error) {
+func Rows(ctx context.Context, kb *kit.Bench) ([]kit.Row, error) {
+	if err := kit.Need(kit.Python, "py5"); err != nil {
+		return nil, err
+	}
 	d, err := rel.NewDatabases(ctx)
 	if err != nil {
 		return nil, err
@@ -45,18 +40,11 @@ func Rows(ctx context.Context) ([]Row, error) {
 	if err != nil {
 		return nil, err
 	}
-	dir, err := os.MkdirTemp("", "wcfs-bench-")
+	mnt, err := os.MkdirTemp(kb.Dir, "mnt")
 	if err != nil {
 		return nil, err
 	}
-	defer os.RemoveAll(dir)
-	b := &bench{url: d.PG.URL(name), storage: "postgresql:" + d.PG.DSN(name), mnt: filepath.Join(dir, "mnt")}
-	if err := os.Mkdir(b.mnt, 0o755); err != nil {
-		return nil, err
-	}
-	if b.bin, err = rel.BuildWCFS(ctx, dir); err != nil {
-		return nil, err
-	}
+	b := &bench{Bench: kb, url: d.PG.URL(name), storage: "postgresql:" + d.PG.DSN(name), mnt: mnt}
 	oid, err := rel.BigFileOutput(ctx, "make", b.storage, fmt.Sprint(blocks))
 	if err != nil {
 		return nil, err
@@ -74,19 +62,20 @@ func Rows(ctx context.Context) ([]Row, error) {
 }
 
 type bench struct {
-	bin, url, storage, mnt, oid string
+	*kit.Bench
+	url, storage, mnt, oid string
 }
 
 func (b *bench) mount(ctx context.Context) (*rel.Mount, error) {
-	return rel.NewMount(ctx, exec.Command(b.bin, "serve", "--mount", b.mnt, b.url), b.mnt)
+	return rel.NewMount(ctx, exec.Command(b.WCFS, "serve", "--mount", b.mnt, b.url), b.mnt)
 }
 
 // read compares loads by the driver, and a cold sequential read of a mount, with a Python process that
 // loads the same blocks.
-func (b *bench) read(ctx context.Context) ([]Row, error) {
-	var load, mount, python, loadRatio, mountRatio []float64
+func (b *bench) read(ctx context.Context) ([]kit.Row, error) {
+	var load, mount kit.Pair
 	var rss int64
-	for range pairs {
+	for range b.Pairs {
 		l, err := b.load(ctx)
 		if err != nil {
 			return nil, err
@@ -99,31 +88,28 @@ func (b *bench) read(ctx context.Context) ([]Row, error) {
 		if err != nil {
 			return nil, err
 		}
-		var p float64
+		var s float64
 		var pysum string
-		if _, err := fmt.Sscan(out, &p, &pysum); err != nil || pysum != sum {
+		if _, err := fmt.Sscan(out, &s, &pysum); err != nil || pysum != sum {
 			return nil, fmt.Errorf("wcfs read %s, Python %s, %v", sum, pysum, err)
 		}
-		load, mount, python = append(load, l), append(mount, m), append(python, p)
-		loadRatio, mountRatio = append(loadRatio, p/l), append(mountRatio, p/m)
+		python := time.Duration(s * float64(time.Second))
+		load.Ours, load.Other = append(load.Ours, l), append(load.Other, python)
+		mount.Ours, mount.Other = append(mount.Ours, m), append(mount.Other, python)
 		rss = max(rss, kb)
 	}
-	return []Row{{
-		What: "cold loads over RelStorage PostgreSQL, against Python RelStorage loading the same blocks",
-		Ours: speed(load), Other: speed(python), Ratio: median(loadRatio), Target: 3,
-		Note: fmt.Sprintf("the driver alone, one load after another; %d blocks of 2 MiB, Unix socket", blocks),
-	}, {
-		What: "cold sequential read of a mount over RelStorage PostgreSQL, against the same",
-		Ours: speed(mount), Other: speed(python), Ratio: median(mountRatio), Target: 3,
-		Note: fmt.Sprintf("a block: %s to load it, then %s to hand it over; resident memory after %d MiB: %d MiB",
-			perBlock(median(load)), perBlock(median(mount)-median(load)), blocks*blksize>>20, rss>>10),
-	}}, nil
+	alone, whole := kit.Median(load.Ours), kit.Median(mount.Ours)
+	return []kit.Row{
+		load.Speed("cold loads over RelStorage PostgreSQL", blocks*blksize, 3,
+			fmt.Sprintf("other: Python's RelStorage; ours: the driver alone, one load after another; %d blocks of 2 MiB, Unix socket", blocks)),
+		mount.Speed("cold sequential read of a mount over RelStorage PostgreSQL", blocks*blksize, 3,
+			fmt.Sprintf("other: Python's RelStorage loading the same blocks; a block: %s, loading alone %s; resident memory after %d MiB: %d MiB",
+				kit.Short(whole/blocks), kit.Short(alone/blocks), blocks*blksize>>20, rss>>10)),
+	}, nil
 }
 
-func perBlock(seconds float64) string { return fmt.Sprintf("%.1f ms", 1000*seconds/blocks) }
-
-// load loads all blocks one after another, and tells the seconds that took.
-func (b *bench) load(ctx context.Context) (seconds float64, err error) {
+// load loads all blocks one after another, and tells how long that took.
+func (b *bench) load(ctx context.Context) (took time.Duration, err error) {
 	s, err := relstorage.Open(ctx, b.url, relstorage.Options{})
 	if err != nil {
 		return 0, err
@@ -139,19 +125,19 @@ func (b *bench) load(ctx context.Context) (seconds float64, err error) {
 		rec, err := s.LoadAt(ctx, oid, head)
 		if len(rec.Data) > blksize { // not a node of the tree
 			n++
-			seconds += time.Since(t).Seconds()
+			took += time.Since(t)
 		}
 		return err
 	})
 	if err == nil && n != blocks {
 		err = fmt.Errorf("%d blocks, not %d", n, blocks)
 	}
-	return seconds, err
+	return took, err
 }
 
-// readMount reads the file through a new mount, and tells the seconds, the SHA-256 and the server's
+// readMount reads the file through a new mount, and tells how long that took, the SHA-256 and the server's
 // resident KiB.
-func (b *bench) readMount(ctx context.Context) (seconds float64, sum string, rss int64, err error) {
+func (b *bench) readMount(ctx context.Context) (took time.Duration, sum string, rss int64, err error) {
 	m, err := b.mount(ctx)
 	if err != nil {
 		return 0, "", 0, err
@@ -166,7 +152,7 @@ func (b *bench) readMount(ctx context.Context) (seconds float64, sum string, rss
 	for {
 		t := time.Now()
 		n, err := f.Read(buf)
-		seconds += time.Since(t).Seconds()
+		took += time.Since(t)
 		digest.Write(buf[:n])
 		if err == io.EOF {
 			break
@@ -176,70 +162,60 @@ func (b *bench) readMount(ctx context.Context) (seconds float64, sum string, rss
 		}
 	}
 	rss, err = m.RSS()
-	return seconds, fmt.Sprintf("%x", digest.Sum(nil)), rss, err
+	return took, fmt.Sprintf("%x", digest.Sum(nil)), rss, err
 }
 
 // visible tells how long after Python's commit returned head/at shows it.
-func (b *bench) visible(ctx context.Context, d *rel.Databases, name string) (Row, error) {
+func (b *bench) visible(ctx context.Context, d *rel.Databases, name string) (kit.Row, error) {
 	m, err := b.mount(ctx)
 	if err != nil {
-		return Row{}, err
+		return kit.Row{}, err
 	}
 	defer m.Close()
 	cmd, err := rel.BigFile(ctx, "commits", b.storage)
 	if err != nil {
-		return Row{}, err
+		return kit.Row{}, err
 	}
 	in, err := cmd.StdinPipe()
 	if err != nil {
-		return Row{}, err
+		return kit.Row{}, err
 	}
 	out, err := cmd.StdoutPipe()
 	if err != nil {
-		return Row{}, err
+		return kit.Row{}, err
 	}
 	if err := cmd.Start(); err != nil {
-		return Row{}, err
+		return kit.Row{}, err
 	}
 	defer cmd.Wait()
 	defer in.Close()
 	lines := bufio.NewScanner(out)
-	var lag []float64
+	var lag []time.Duration
 	for range commits {
 		fmt.Fprintln(in)
 		if !lines.Scan() {
-			return Row{}, fmt.Errorf("python ended: %w", io.ErrUnexpectedEOF)
+			return kit.Row{}, fmt.Errorf("python ended: %w", io.ErrUnexpectedEOF)
 		}
 		t := time.Now()
 		for {
 			at, err := os.ReadFile(filepath.Join(b.mnt, "head/at"))
 			if err != nil {
-				return Row{}, err
+				return kit.Row{}, err
 			}
 			if string(at) >= lines.Text() {
 				break
 			}
 			if time.Since(t) > time.Minute {
-				return Row{}, fmt.Errorf("head/at is %s, not %s", at, lines.Text())
+				return kit.Row{}, fmt.Errorf("head/at is %s, not %s", at, lines.Text())
 			}
 			time.Sleep(100 * time.Microsecond)
 		}
-		lag = append(lag, time.Since(t).Seconds())
+		lag = append(lag, time.Since(t))
 	}
 	conns, err := d.PG.Connections(ctx, name)
 	slices.Sort(lag)
-	return Row{
-		What: "commit -> head/at over RelStorage PostgreSQL",
-		Ours: fmt.Sprintf("%.1f ms", 1000*median(lag)), Other: "no target",
-		Note: fmt.Sprintf("median of %d, slowest %.1f ms; polled every 20 ms; %d connections", commits, 1000*lag[len(lag)-1], conns),
+	return kit.Row{
+		What: "commit to head/at over RelStorage PostgreSQL", Ours: kit.Short(kit.Median(lag)),
+		Note: fmt.Sprintf("median of %d, slowest %s; polled every 20 ms; %d connections", commits, kit.Short(lag[len(lag)-1]), conns),
 	}, err
-}
-
-func speed(seconds []float64) string {
-	return fmt.Sprintf("%.0f MB/s", blocks*blksize/1e6/median(seconds))
-}
-
-func median(x []float64) float64 {
-	x = slices.Sorted(slices.Values(x))
-	return x[len(x)/2]
 }

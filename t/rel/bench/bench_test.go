@@ -3,6 +3,8 @@ package bench
 import (
 	"os"
 	"testing"
+
+	"wcfs/t/bench/kit"
 )
 
 // TestRows runs the benchmark as make soak does; it asserts no times.
@@ -10,7 +12,13 @@ func TestRows(t *testing.T) {
 	if os.Getenv("WCFS_SOAK") == "" {
 		return // heavy
 	}
-	rows, err := Rows(t.Context())
+	t.Chdir("../../..")
+	b, err := kit.New(t.Context(), 1<<30, 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { b.Close() })
+	rows, err := Rows(t.Context(), b)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -14,19 +14,12 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"wcfs/t/bench/kit"
 	zeotest "wcfs/t/zeo"
 	"wcfs/zcore/zodb"
 	"wcfs/zcore/zodb/fswriter"
 	"wcfs/zcore/zodb/zeo"
 )
-
-// Row is one comparison. Ratio is how many times faster ours is where Target is at least 1 and means
-// "at least"; where Note says "time", it is our time over theirs and Target means "at most".
-type Row struct {
-	What, Ours, Other string
-	Ratio, Target     float64
-	Note              string
-}
 
 // tb runs zeotest outside of a test. Fatal panics with a fatal, which Rows returns.
 type tb struct {
@@ -51,7 +44,10 @@ func (b *tb) done() {
 }
 
 // Rows measures. It takes about half a minute.
-func Rows(ctx context.Context) (rows []Row, err error) {
+func Rows(ctx context.Context, kb *kit.Bench) (rows []kit.Row, err error) {
+	if err := kit.Need(kit.Python, "py5"); err != nil {
+		return nil, err
+	}
 	dir, err := os.MkdirTemp("", "zeobench")
 	if err != nil {
 		return nil, err
@@ -68,7 +64,7 @@ func Rows(ctx context.Context) (rows []Row, err error) {
 		}
 	}()
 	for _, msgpack := range []bool{false, true} {
-		r, err := coldRead(ctx, b, zeotest.Config{Version: 5, Msgpack: msgpack})
+		r, err := coldRead(ctx, kb, b, zeotest.Config{Version: 5, Msgpack: msgpack})
 		if err != nil {
 			return nil, err
 		}
@@ -82,7 +78,6 @@ func Rows(ctx context.Context) (rows []Row, err error) {
 }
 
 const (
-	pairs   = 5
 	nblocks = 64
 	blksize = 2 << 20
 	readers = 8 // loads at once, as read-ahead over FUSE makes them
@@ -94,12 +89,11 @@ func open(ctx context.Context, srv *zeotest.Server) (*zeo.Storage, error) {
 }
 
 // coldRead loads blocks of 2 MiB, none of which either client has cached.
-func coldRead(ctx context.Context, b *tb, cfg zeotest.Config) (Row, error) {
-	row := Row{What: "cold read over ZEO, " + cfg.String(), Target: 3}
+func coldRead(ctx context.Context, kb *kit.Bench, b *tb, cfg zeotest.Config) (kit.Row, error) {
 	cfg.Data = filepath.Join(b.dir, cfg.String()+".fs")
 	w, err := fswriter.Create(cfg.Data)
 	if err != nil {
-		return row, err
+		return kit.Row{}, err
 	}
 	var oids []zodb.Oid
 	tid := zodb.TidFromTime(time.Now())
@@ -107,41 +101,38 @@ func coldRead(ctx context.Context, b *tb, cfg zeotest.Config) (Row, error) {
 		oid := zodb.Oid(i + 1)
 		oids = append(oids, oid)
 		if err := w.Commit(tid+zodb.Tid(i), map[zodb.Oid][]byte{oid: zeotest.Content(uint64(oid), i, blksize)}); err != nil {
-			return row, err
+			return kit.Row{}, err
 		}
 	}
 	head := w.Last()
 	if err := w.Close(); err != nil {
-		return row, err
+		return kit.Row{}, err
 	}
 	srv := zeotest.Start(b, cfg)
 	py := srv.Client()
 	s, err := open(ctx, srv)
 	if err != nil {
-		return row, err
+		return kit.Row{}, err
 	}
 	defer s.Close()
-	var ours, other []time.Duration
-	var ratios []float64
 	var total, busy time.Duration
-	for i := range pairs + 1 {
-		cpu := srv.CPU()
-		mine, err := loadAll(ctx, s, oids, head)
-		if err != nil {
-			return row, err
-		}
-		total, busy = total+mine, busy+srv.CPU()-cpu
-		theirs, _ := py.BenchLoads(oids, head+1)
-		if i == 0 { // warms the server's page cache
-			continue
-		}
-		ours, other = append(ours, mine), append(other, theirs)
-		ratios = append(ratios, float64(theirs)/float64(mine))
+	p, err := kb.Pair(ctx,
+		func() (time.Duration, error) {
+			cpu := srv.CPU()
+			took, err := loadAll(ctx, s, oids, head)
+			total, busy = total+took, busy+srv.CPU()-cpu
+			return took, err
+		},
+		func() (time.Duration, error) {
+			took, _ := py.BenchLoads(oids, head+1)
+			return took, nil
+		})
+	if err != nil {
+		return kit.Row{}, err
 	}
-	row.Ours, row.Other, row.Ratio = rate(ours), rate(other), median(ratios)
-	row.Note = fmt.Sprintf("%d blocks of 2 MiB, %d loads at once against one after the other; the server, one thread of Python, "+
+	note := fmt.Sprintf("%d blocks of 2 MiB, %d loads at once against one after the other; the server, one thread of Python, "+
 		"is at work for %.0f%% of our time", nblocks, readers, 100*busy.Seconds()/total.Seconds())
-	return row, nil
+	return p.Speed("cold read over ZEO, "+cfg.String(), nblocks*blksize, 3, note), nil
 }
 
 func loadAll(ctx context.Context, s zodb.Storage, oids []zodb.Oid, at zodb.Tid) (time.Duration, error) {
@@ -161,12 +152,11 @@ func loadAll(ctx context.Context, s zodb.Storage, oids []zodb.Oid, at zodb.Tid) 
 // visible measures from the beginning of tpc_finish of one client until others are told: ours at
 // Follow, a Python one at its invalidate, of the same commits. The server tells its clients in the
 // order in which they came, so each is first in half of the commits.
-func visible(ctx context.Context, b *tb, cfg zeotest.Config) (Row, error) {
-	row := Row{What: "commit -> told of it, ZEO", Target: 1}
+func visible(ctx context.Context, b *tb, cfg zeotest.Config) (kit.Row, error) {
 	srv := zeotest.Start(b, cfg)
 	writer := srv.Client()
 	after, _ := writer.CommitTimed(zeotest.Object{Oid: 1, Data: zeotest.Content(1, 0, 1000)})
-	var ours, other []time.Duration
+	var p kit.Pair
 	for half := range 2 {
 		var py *zeotest.Client
 		listen := func() { py = srv.Client(); py.Listen() }
@@ -175,7 +165,7 @@ func visible(ctx context.Context, b *tb, cfg zeotest.Config) (Row, error) {
 		}
 		s, err := open(ctx, srv)
 		if err != nil {
-			return row, err
+			return kit.Row{}, err
 		}
 		if half == 1 {
 			listen()
@@ -197,27 +187,15 @@ func visible(ctx context.Context, b *tb, cfg zeotest.Config) (Row, error) {
 				if !ok {
 					return *failed.Load()
 				}
-				ours, other = append(ours, t.Sub(at)), append(other, py.Heard(tid).Sub(at))
+				p.Ours, p.Other = append(p.Ours, t.Sub(at)), append(p.Other, py.Heard(tid).Sub(at))
 				after = tid
 			}
 			return nil
 		}()
 		py.Close()
 		if err != nil {
-			return row, err
+			return kit.Row{}, err
 		}
 	}
-	o, p := median(ours), median(other)
-	row.Ours, row.Other, row.Ratio = o.String(), p.String(), float64(o)/float64(p)
-	row.Note = fmt.Sprintf("time, at most; median of %d commits", len(ours))
-	return row, nil
-}
-
-func rate(d []time.Duration) string {
-	return fmt.Sprintf("%.0f MiB/s", float64(nblocks*blksize>>20)/median(d).Seconds())
-}
-
-func median[T time.Duration | float64](v []T) T {
-	v = slices.Sorted(slices.Values(v))
-	return v[len(v)/2]
+	return p.Cost("commit to being told of it, ZEO", 1, fmt.Sprintf("other: Python's ZEO client; %d commits", len(p.Ours))), nil
 }

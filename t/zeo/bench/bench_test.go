@@ -3,6 +3,8 @@ package bench
 import (
 	"os"
 	"testing"
+
+	"wcfs/t/bench/kit"
 )
 
 // The benchmark runs; what it measures is no matter for a test.
@@ -11,7 +13,8 @@ func TestRows(t *testing.T) {
 		t.Log("run by go run ./t/bench, and by a soak")
 		return
 	}
-	rows, err := Rows(t.Context())
+	t.Chdir("../../..")
+	rows, err := Rows(t.Context(), &kit.Bench{Dir: t.TempDir(), Pairs: 1})
 	if err != nil || len(rows) != 3 {
 		t.Fatalf("%d rows, %v", len(rows), err)
 	}
