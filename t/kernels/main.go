@@ -102,7 +102,7 @@ type report struct {
 // answer is that to one probe.
 type answer struct {
 	Probe string `json:"probe"`
-	Word  string `json:"answer"` // yes, no, or error
+	Word  string `json:"answer"` // yes, no, n/a, or error
 	Seen  string `json:"seen"`   // figures and such
 	// Spoiled: servers or options misbehaved.
 	Spoiled bool `json:"spoiled,omitempty"`

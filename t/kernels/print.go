@@ -6,6 +6,7 @@ import (
 	"io"
 	"strings"
 
+	"wcfs/fusesrv/kernel"
 	"wcfs/t/kernels/probe"
 )
 
@@ -52,6 +53,14 @@ func mark(p probe.Probe, r report) string {
 	return a.Word
 }
 
+// needs is what gives a behaviour, and whether a server looks for it.
+func needs(p probe.Probe) string {
+	if p.Relax || p.Group() == kernel.V9FS {
+		return p.Needs.String()
+	}
+	return p.Needs.String() + "; checked when a server starts"
+}
+
 func writeText(w io.Writer, reports []report) {
 	for _, p := range asked(reports) {
 		relied := "relied on"
@@ -59,6 +68,9 @@ func writeText(w io.Writer, reports []report) {
 			relied = "either way"
 		}
 		fmt.Fprintf(w, "%s (%s)\n    %s\n    why: %s\n", p.Name, relied, p.Says, p.Why)
+		if p.Needs != (kernel.Needs{}) {
+			fmt.Fprintf(w, "    needs: %s\n", needs(p))
+		}
 		for _, r := range reports {
 			if a, ok := r.of(p.Name); ok {
 				fmt.Fprintf(w, "    %-24s %-5s %s\n", r.Kernel+" "+r.Release, mark(p, r), a.Seen)
@@ -74,7 +86,11 @@ func writeMarkdown(w io.Writer, reports []report) {
 		"    go run ./t/kernels -format markdown host 6.1 6.12 >docs/kernels.md\n\n"+
 		"`make kernels` shows the same as text, for the kernels in `KERNELS`, and fails when something that wcfs relies on does\n"+
 		"not hold. For a kernel you have just built: `make kernels KERNELS=path/of/build/tree`.\n\n"+
-		"Bold: wcfs relies on \"yes\". Otherwise it is prepared for either answer. \"-\": that kernel was not asked, as it has no v9fs.\n")
+		"Bold: wcfs relies on \"yes\". Otherwise it is prepared for either answer. \"-\": that kernel was not asked, as it has no v9fs.\n"+
+		"\"n/a\": it has no such thing.\n\n"+
+		"A server that mounts checks for what is known to give the behaviours in bold (\"Needs\" below), by what it agrees on with\n"+
+		"the kernel and by the kernel's release, and does not start where something is missing. `wcfs serve --any-kernel` does not\n"+
+		"look at the release, for kernels into which newer parts were put: ask such a kernel with `make kernels` first.\n")
 	var head, line strings.Builder
 	for _, r := range reports {
 		fmt.Fprintf(&head, " %s |", r.Release)
@@ -99,6 +115,10 @@ func writeMarkdown(w io.Writer, reports []report) {
 	fmt.Fprint(w, "\n## What each means, and what was seen\n")
 	for _, p := range asked(reports) {
 		fmt.Fprintf(w, "\n**%s**: %s.\n", p.Name, p.Why)
+		if p.Needs != (kernel.Needs{}) {
+			fmt.Fprintf(w, "Needs %s.\n", needs(p))
+		}
+		fmt.Fprintln(w)
 		for _, r := range reports {
 			if a, ok := r.of(p.Name); ok {
 				fmt.Fprintf(w, "- %s: %s; %s\n", r.Release, a.Word, a.Seen)
@@ -109,9 +129,9 @@ func writeMarkdown(w io.Writer, reports []report) {
 
 func title(group string) string {
 	switch group {
-	case probe.FUSE:
+	case kernel.FUSE:
 		return "FUSE"
-	case probe.V9FS:
+	case kernel.V9FS:
 		return "9P in guests (v9fs)"
 	}
 	return "Memory mappings"

@@ -14,6 +14,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"wcfs/fusesrv/kernel"
 	"wcfs/qemu"
 	"wcfs/t/kernels/probe"
 )
@@ -73,9 +74,9 @@ func askHost(q question, exe string) (report, error) {
 	}
 	r := report{Kernel: "host", Release: numbers(unix.ByteSliceToString(u.Release[:]))}
 	if q.groups == nil {
-		q.groups = []string{probe.FUSE, probe.MM}
+		q.groups = []string{kernel.FUSE, kernel.MM}
 		if b, err := os.ReadFile("/proc/filesystems"); err == nil && strings.Contains(string(b), "\t9p\n") {
-			q.groups = append(q.groups, probe.V9FS)
+			q.groups = append(q.groups, kernel.V9FS)
 		}
 	}
 	var out bytes.Buffer

@@ -57,10 +57,9 @@ func rereadLocked(e *Env) (Verdict, error) {
 			mu.Unlock()
 		}
 	}
-	if err := t.mount(e, nil); err != nil {
+	if _, err := t.start(e); err != nil {
 		return Verdict{}, err
 	}
-	defer t.unmount()
 	cmd := Command("/proc/self/exe", "child", "reread", t.path(), fmt.Sprint(rounds), (hold * 3 / 4).String())
 	cmd.Stderr = os.Stderr
 	out, err := cmd.Output()
@@ -106,8 +105,8 @@ func childReread(f *os.File, rounds, limit string) error {
 		var list []span
 		for !stop.Load() {
 			from := clock()
-			if a, err := mapAt(0, nil, page, unix.PROT_READ, unix.MAP_PRIVATE|unix.MAP_ANON); err == nil {
-				_, _, _ = unix.Syscall(unix.SYS_MUNMAP, a.addr, page, 0)
+			if a, err := anonymous(page); err == nil {
+				a.unmap()
 			}
 			if to := clock(); to-from > slow {
 				list = append(list, span{from, to})

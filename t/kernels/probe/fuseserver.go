@@ -2,6 +2,7 @@ package probe
 
 import (
 	"context"
+	"fmt"
 	"os"
 	"path/filepath"
 	"sync"
@@ -10,6 +11,7 @@ import (
 
 	"github.com/hanwen/go-fuse/v2/fs"
 	"github.com/hanwen/go-fuse/v2/fuse"
+	"golang.org/x/sys/unix"
 )
 
 // toyFUSE is a file system with one file, "f". Page p of it begins with the byte value(p).
@@ -20,7 +22,7 @@ type toyFUSE struct {
 
 	openFlags uint32                          // fixed
 	onRead    func(context.Context, readCall) // called before a READ is answered; fixed
-	onWrite   func([]byte)                    // fixed
+	onWrite   func()                          // called before a WRITE is answered; fixed
 
 	mu    sync.Mutex
 	size  int64               // guarded by mu
@@ -28,7 +30,7 @@ type toyFUSE struct {
 	value func(pg int64) byte // guarded by mu
 	short int                 // guarded by mu; READs are answered with this many bytes at most, 0: all
 	calls []readCall          // guarded by mu
-	reply func(int64) []byte  // guarded by mu; whole answer of a READ, for streams
+	end   int64               // guarded by mu; where the data ends, when that is before size; 0: at size
 	file  *toyFile            // set by mount
 }
 
@@ -55,7 +57,16 @@ var (
 	_ fs.NodeFlusher   = (*toyFile)(nil)
 )
 
-// mount mounts the file system in e.Dir/m.
+// start mounts the file system until the probe ends and opens its file, which the kernel then knows.
+func (t *toyFUSE) start(e *Env) (*os.File, error) {
+	if err := t.mount(e, nil); err != nil {
+		return nil, err
+	}
+	return t.open(unix.O_RDONLY)
+}
+
+// mount mounts the file system in e.Dir/m until the probe ends. That aborts the connection, whatever hangs
+// in it: this process, which is the server, could not end with a request pending.
 func (t *toyFUSE) mount(e *Env, options func(*fuse.MountOptions)) error {
 	t.dir = filepath.Join(e.Dir, "m")
 	if err := os.Mkdir(t.dir, 0o755); err != nil {
@@ -73,22 +84,17 @@ func (t *toyFUSE) mount(e *Env, options func(*fuse.MountOptions)) error {
 	if options != nil {
 		options(&o.MountOptions)
 	}
-	srv, err := fs.Mount(t.dir, t, &o)
-	if err != nil {
+	var err error
+	if t.srv, err = fs.Mount(t.dir, t, &o); err != nil {
 		return err
 	}
-	t.srv = srv
+	e.cleanup(func() { endMount(t.dir) })
 	return nil
 }
 
-// unmount ends the connection and the mount, whatever hangs in it: this process, which is the server,
-// could not end with a request pending.
-func (t *toyFUSE) unmount() { endMount(t.dir) }
-
 func (t *toyFUSE) path() string { return filepath.Join(t.dir, "f") }
 
-// open opens the file, which the kernel then knows.
-func (t *toyFUSE) open() (*os.File, error) { return os.Open(t.path()) }
+func (t *toyFUSE) open(flags int) (*os.File, error) { return os.OpenFile(t.path(), flags, 0) }
 
 func (t *toyFUSE) OnAdd(ctx context.Context) {
 	t.file = &toyFile{t: t}
@@ -100,6 +106,15 @@ func (t *toyFUSE) set(f func()) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	f()
+}
+
+// grow changes the size, and has the kernel learn of it.
+func (t *toyFUSE) grow(size int64) error {
+	t.set(func() { t.size, t.mtime = size, t.mtime.Add(time.Hour) })
+	if st, err := os.Stat(t.path()); err != nil || st.Size() != size {
+		return fmt.Errorf("stat after growth: %v, %w", st, err)
+	}
+	return nil
 }
 
 // reads lists the READs so far.
@@ -143,8 +158,8 @@ func (f *toyFile) Read(ctx context.Context, _ fs.FileHandle, dest []byte, off in
 	if t.short > 0 {
 		b = b[:min(len(b), t.short)]
 	}
-	if t.reply != nil {
-		b = t.reply(off)
+	if t.end > 0 {
+		b = b[:min(int64(len(b)), max(0, t.end-off))]
 	}
 	t.mu.Unlock()
 	if t.onRead != nil {
@@ -158,40 +173,9 @@ func (f *toyFile) Read(ctx context.Context, _ fs.FileHandle, dest []byte, off in
 
 func (f *toyFile) Write(_ context.Context, _ fs.FileHandle, data []byte, _ int64) (uint32, syscall.Errno) {
 	if f.t.onWrite != nil {
-		f.t.onWrite(data)
+		f.t.onWrite()
 	}
 	return uint32(len(data)), 0
 }
 
 func (f *toyFile) Flush(context.Context, fs.FileHandle) syscall.Errno { return 0 }
-
-// gate holds the READs of one page until it is opened.
-type gate struct {
-	pg      int64
-	came    chan struct{} // closed when a READ of the page is held
-	release chan struct{} // closed to let it go
-	once    sync.Once
-}
-
-func newGate(pg int64) *gate {
-	return &gate{pg: pg, came: make(chan struct{}), release: make(chan struct{})}
-}
-
-// hold is an onRead that ignores interrupts.
-func (g *gate) hold(_ context.Context, c readCall) { g.wait(c) }
-
-// wait holds a read of the page.
-func (g *gate) wait(c readCall) {
-	if c.has(g.pg) {
-		g.once.Do(func() { close(g.came) })
-		<-g.release
-	}
-}
-
-func (g *gate) open() {
-	select {
-	case <-g.release:
-	default:
-		close(g.release)
-	}
-}

@@ -33,6 +33,13 @@ func mapAt(addr uintptr, f *os.File, n, prot, flags int) (mapping, error) {
 	return mapping{got, bytesAt(got, n)}, nil
 }
 
+// anonymous is n bytes of memory of its own.
+func anonymous(n int) (mapping, error) {
+	return mapAt(0, nil, n, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANON)
+}
+
+func (m mapping) unmap() { _, _, _ = unix.Syscall(unix.SYS_MUNMAP, m.addr, uintptr(len(m.b)), 0) }
+
 // pointer turns an address the kernel gave into a pointer. It is not memory of Go's heap.
 func pointer(addr uintptr) unsafe.Pointer { return *(*unsafe.Pointer)(unsafe.Pointer(&addr)) }
 
@@ -44,7 +51,14 @@ func (m mapping) random() error { return unix.Madvise(m.b, unix.MADV_RANDOM) }
 //go:noinline
 func (m mapping) touch(pg int) byte { return m.b[pg*page] }
 
-// touchAsync does so in the background, as the read may be held. Nothing comes when it fails.
+// touchable reads the first byte of a page, if there is one.
+func (m mapping) touchable(pg int) (v byte, ok bool) {
+	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
+	defer func() { _ = recover() }()
+	return m.touch(pg), true
+}
+
+// touchAsync reads it in the background, as the read may be held. Nothing comes when it fails.
 func (m mapping) touchAsync(pg int) <-chan byte {
 	c := make(chan byte, 1)
 	go func() {

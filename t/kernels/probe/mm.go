@@ -11,16 +11,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-func mmProbes() []Probe {
-	return []Probe{
-		{Name: "mm-remap-faults", Says: "MAP_FIXED over a range that other threads read never lets them see anything but old or new",
-			Why: "clients map a pinned revision over head while other threads compute on it", Run: remapFaults},
-		{Name: "mm-private-copy", Says: "a written page of a private mapping is the process's own, other pages follow the file",
-			Why: "clients keep changes that are not committed in private pages over the shared cache", Run: privateCopy},
-		{Name: "mm-punch-hole", Says: "a hole punched into a tmpfs file gives its memory back, and mappings read zeros",
-			Why: "client memory for dirty pages is a tmpfs file, pieces of which are freed", Run: punchHole},
-		{Name: "mm-shared-alias", Says: "shared anonymous memory can be mapped at a second address by mremap, with the same pages",
-			Why: "one page of a client may be visible at several addresses", Run: sharedAlias},
+func mmRuns() map[string]run {
+	return map[string]run{
+		"mm-remap-faults": remapFaults, "mm-private-copy": privateCopy, "mm-punch-hole": punchHole, "mm-shared-alias": sharedAlias,
 	}
 }
 
@@ -61,7 +54,7 @@ func remapFaults(e *Env) (Verdict, error) {
 	}
 	for i := range rounds {
 		if e.Spoil {
-			_, _, _ = unix.Syscall(unix.SYS_MUNMAP, m.addr, pages*page, 0)
+			m.unmap()
 		}
 		if _, err := mapAt(m.addr, files[(i+1)%2], pages*page, unix.PROT_READ, unix.MAP_SHARED|unix.MAP_FIXED); err != nil {
 			return Verdict{}, err

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 
 	"github.com/hugelgupf/p9/fsimpl/templatefs"
 	"github.com/hugelgupf/p9/p9"
@@ -21,8 +22,8 @@ type toyNine struct {
 	listen net.Listener
 
 	onRead  func(c readCall) error // called before a Tread is answered; an error is the answer; fixed
-	onWrite func([]byte)           // fixed
 	flushed chan struct{}          // gets a value for each Tflush, as long as there is room
+	msize   atomic.Uint32          // of the last Tversion, as proposed
 
 	mu      sync.Mutex
 	size    int64                         // guarded by mu
@@ -44,7 +45,7 @@ func (t *toyNine) start(e *Env) error {
 	if t.value == nil {
 		t.value = func(pg int64) byte { return byte(pg + 1) }
 	}
-	e.atEnd = append(e.atEnd, t.stop)
+	e.cleanup(t.stop)
 	go func() {
 		for {
 			c, err := l.Accept()
@@ -53,7 +54,7 @@ func (t *toyNine) start(e *Env) error {
 			}
 			t.set(func() { t.conns = append(t.conns, c) })
 			// a server for each connection: a blocked read holds locks of the whole server
-			go func() { _ = p9.NewServer(t).Handle(&flushTap{c: c, t: t}, c) }()
+			go func() { _ = p9.NewServer(t).Handle(&tap{c: c, t: t}, c) }()
 		}
 	}()
 	return nil
@@ -113,17 +114,20 @@ func (t *toyNine) reads() []readCall {
 // Attach implements p9.Attacher.
 func (t *toyNine) Attach() (p9.File, error) { return &nineNode{t: t, dir: true}, nil }
 
-// flushTap sees the messages of a connection and tells of each Tflush: the library does not.
-type flushTap struct {
+// tap sees the messages of a connection and tells of each Tflush and Tversion: the library does not.
+type tap struct {
 	c    net.Conn
 	t    *toyNine
 	head []byte // of the message under way, as far as it came
 	skip int    // what is left of its body
 }
 
-const tflush = 108
+const (
+	tversion = 100 // size[4] type[1] tag[2] msize[4] ...
+	tflush   = 108
+)
 
-func (f *flushTap) Read(p []byte) (int, error) {
+func (f *tap) Read(p []byte) (int, error) {
 	n, err := f.c.Read(p)
 	for b := p[:n]; len(b) > 0; {
 		if f.skip > 0 {
@@ -132,22 +136,25 @@ func (f *flushTap) Read(p []byte) (int, error) {
 			continue
 		}
 		f.head, b = append(f.head, b[0]), b[1:]
-		if len(f.head) < 5 {
+		if len(f.head) < 5 || f.head[4] == tversion && len(f.head) < 11 {
 			continue
 		}
-		if f.head[4] == tflush {
+		switch f.head[4] {
+		case tflush:
 			select {
 			case f.t.flushed <- struct{}{}:
 			default:
 			}
+		case tversion:
+			f.t.msize.Store(binary.LittleEndian.Uint32(f.head[7:]))
 		}
-		f.skip = max(0, int(binary.LittleEndian.Uint32(f.head))-5)
+		f.skip = max(0, int(binary.LittleEndian.Uint32(f.head))-len(f.head))
 		f.head = f.head[:0]
 	}
 	return n, err
 }
 
-func (f *flushTap) Close() error { return f.c.Close() }
+func (f *tap) Close() error { return f.c.Close() }
 
 // nineNode is the root or the file.
 type nineNode struct {
@@ -237,8 +244,5 @@ func (n *nineNode) ReadAt(p []byte, off int64) (int, error) {
 
 // WriteAt implements p9.File.
 func (n *nineNode) WriteAt(p []byte, _ int64) (int, error) {
-	if n.t.onWrite != nil {
-		n.t.onWrite(p)
-	}
 	return len(p), nil
 }

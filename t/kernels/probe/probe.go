@@ -13,39 +13,40 @@ package probe
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"os/exec"
+	"slices"
 	"strings"
 	"time"
+
+	"wcfs/fusesrv/kernel"
 )
 
-// Groups of probes: what they need.
-const (
-	FUSE = "fuse" // /dev/fuse and the right to mount
-	V9FS = "v9fs" // module 9p, the right to mount
-	MM   = "mm"   // nothing
-)
-
-// Probe is one question.
+// Probe is one question: a behaviour of the list of package kernel, and how to ask.
 type Probe struct {
-	Name  string // group and a word: "fuse-stream"
-	Says  string // what holds when the answer is yes
-	Why   string // what it means for wcfs
-	Relax bool   // wcfs does not rely on a yes: it is prepared for either
-	// Run asks. Spoiled it comes to the other answer; where kernels differ, to the other one than Linux 6.1's.
-	Run func(*Env) (Verdict, error)
+	kernel.Behaviour
+	Run run
 }
 
-// Group is the part of the kernel asked.
-func (p Probe) Group() string {
-	g, _, _ := strings.Cut(p.Name, "-")
-	return g
-}
+// run asks. Spoiled it comes to the other answer; where kernels differ, to the other one than Linux 6.1's.
+type run func(*Env) (Verdict, error)
 
 // Verdict is an answer with what was seen.
 type Verdict struct {
-	Yes  bool
-	Seen string
+	Yes    bool
+	Absent bool // this kernel has nothing to ask about
+	Seen   string
+}
+
+func (v Verdict) word() string {
+	switch {
+	case v.Absent:
+		return "n/a"
+	case v.Yes:
+		return "yes"
+	}
+	return "no"
 }
 
 // Env is what a probe runs in.
@@ -56,22 +57,26 @@ type Env struct {
 	atEnd []func() // called when the verdict is told
 }
 
-func yes(format string, args ...any) (Verdict, error) {
-	return Verdict{true, fmt.Sprintf(format, args...)}, nil
-}
-
-func no(format string, args ...any) (Verdict, error) {
-	return Verdict{false, fmt.Sprintf(format, args...)}, nil
-}
+// cleanup has f called when the verdict is told, what was said last first.
+func (e *Env) cleanup(f func()) { e.atEnd = append(e.atEnd, f) }
 
 // answer is yes or no by ok.
 func answer(ok bool, format string, args ...any) (Verdict, error) {
-	return Verdict{ok, fmt.Sprintf(format, args...)}, nil
+	return Verdict{Yes: ok, Seen: fmt.Sprintf(format, args...)}, nil
 }
 
-// All lists the probes, by group.
+func no(format string, args ...any) (Verdict, error) { return answer(false, format, args...) }
+
+// All lists the probes, in the order of the list. Run is nil where there is none, which a test sees.
 func All() []Probe {
-	return append(append(fuseProbes(), nineProbes()...), mmProbes()...)
+	runs := fuseRuns()
+	maps.Copy(runs, nineRuns())
+	maps.Copy(runs, mmRuns())
+	var out []Probe
+	for _, b := range kernel.All() {
+		out = append(out, Probe{b, runs[b.Name]})
+	}
+	return out
 }
 
 // Find returns the probe of that name.
@@ -108,7 +113,7 @@ func Main(args []string) int {
 	e := &Env{Dir: args[1], Spoil: len(args) > 2 && args[2] == "spoil"}
 	v, err := p.Run(e)
 	defer func() {
-		for _, f := range e.atEnd {
+		for _, f := range slices.Backward(e.atEnd) {
 			f()
 		}
 	}()
@@ -116,11 +121,7 @@ func Main(args []string) int {
 		fmt.Printf("verdict error %s\n", oneLine(err.Error()))
 		return 1
 	}
-	word := "no"
-	if v.Yes {
-		word = "yes"
-	}
-	fmt.Printf("verdict %s %s\n", word, oneLine(v.Seen))
+	fmt.Printf("verdict %s %s\n", v.word(), oneLine(v.Seen))
 	return 0
 }
 
@@ -135,14 +136,30 @@ const (
 // within runs f and waits for it; ok is false when it took longer than d. f goes on then.
 func within(d time.Duration, f func() error) (took time.Duration, ok bool, err error) {
 	began := time.Now()
-	done := make(chan error, 1)
-	go func() { done <- f() }()
+	done := async(f)
 	select {
 	case err := <-done:
 		return time.Since(began), true, err
 	case <-time.After(d):
 		return d, false, nil
 	}
+}
+
+// async runs f; the channel gets what it returns.
+func async(f func() error) <-chan error {
+	done := make(chan error, 1)
+	go func() { done <- f() }()
+	return done
+}
+
+// given tells whether a channel has a value within d. The value stays in a channel with room for one.
+func given(c <-chan error, d time.Duration) bool {
+	for deadline := time.Now().Add(d); len(c) == 0; time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) {
+			return false
+		}
+	}
+	return true
 }
 
 // await waits for a channel to be closed, or to give a value.
