@@ -38,6 +38,8 @@ type Options struct {
 	PinTimeout time.Duration // a pin must be acknowledged within this; default 30 s
 	Grace      time.Duration // quiet time after the last answered READ of a block before it is invalidated; default 5 ms
 	Retention  time.Duration // how long commits are remembered; default 1 minute
+	NodeBytes  int           // bound of the cache of BTree nodes; default 64 MiB
+	BlockBytes int           // bound of the cache of recently used blocks; default 64 MiB
 	Log        *slog.Logger  // default slog.Default()
 
 	// Step, for tests, is called between the steps of commits, reads and watches.
@@ -102,7 +104,9 @@ func New(ctx context.Context, stor zodb.Storage, opts Options) (*Core, error) {
 	}
 	c := &Core{
 		stor: stor, opts: opts, log: opts.Log,
-		tail:        history.New(stor, head, history.Options{Retention: opts.Retention}),
+		tail: history.New(stor, head, history.Options{
+			Retention: opts.Retention, NodeBytes: opts.NodeBytes, BlockBytes: opts.BlockBytes,
+		}),
 		host:        newDomain("host", true),
 		zeros:       make([]byte, 1<<20),
 		pageSize:    4096,
@@ -222,7 +226,7 @@ func (c *Core) noteAnswer(err error) {
 func isAnswer(err error) bool {
 	var bad *zodb.DataError
 	var changed *history.FileChanged
-	return err == nil || errors.As(err, &bad) || errors.As(err, &changed) || zodb.IsAbsent(err)
+	return err == nil || errors.As(err, &bad) || errors.As(err, &changed) || zodb.IsAbsent(err) || errors.Is(err, ErrInvalid)
 }
 
 // reachable reports whether the database answers, as far as was seen lately.

@@ -46,6 +46,9 @@ type asked struct {
 	gone  chan struct{} // closed when the link is closed by the client
 }
 
+// maxUnread is how many bytes of what it was sent a client may leave unread and still ask for more.
+const maxUnread = 16 << 20
+
 var (
 	errLinkEnded    = errors.New("watch link has ended")
 	errDomainFailed = fmt.Errorf("a client of this guest did not acknowledge a pin: %w", ErrIO)
@@ -84,9 +87,10 @@ func (l *Link) Read(ctx context.Context, size int) ([]byte, error) {
 		n := min(size, len(l.out))
 		p, ended := l.out[:n:n], l.ended
 		l.out = l.out[n:]
+		more := len(l.out) > 0
 		l.mu.Unlock()
 		if n > 0 || ended || size <= 0 {
-			if ended {
+			if more || ended {
 				l.wake() // for other readers
 			}
 			return p, nil
@@ -155,7 +159,7 @@ func (l *Link) Write(ctx context.Context, p []byte) (int, error) {
 // handle does one line of the client's.
 func (l *Link) handle(line string) {
 	l.mu.Lock()
-	deaf := l.deaf
+	deaf, unread := l.deaf, len(l.out)
 	l.mu.Unlock()
 	if deaf {
 		return
@@ -168,6 +172,8 @@ func (l *Link) handle(line string) {
 		l.gotReply(stream, msg)
 	case msg == "bye":
 		l.end()
+	case unread > maxUnread:
+		l.hangUp(fmt.Sprintf("%d bytes of replies are not being read", unread))
 	default:
 		r, err := watch.ParseRequest(msg)
 		if err != nil {
@@ -203,18 +209,36 @@ func (l *Link) ask(msg string) (uint64, *asked) {
 	l.stream += 2
 	stream, a := l.stream, &asked{reply: make(chan string, 1), gone: make(chan struct{})}
 	l.asked[stream] = a
+	if !l.ended { // here, so that streams ascend
+		l.out = append(l.out, watch.Line(stream, msg)...)
+	}
 	l.mu.Unlock()
-	l.push(stream, msg)
+	l.wake()
 	return stream, a
 }
 
-// forgetReply has the reply to a request ignored, whatever it is.
+// forgetReply has the reply to a request ignored, whatever it is. If that was the last thing that a
+// client owed who has closed the link meanwhile, the link ends in peace.
 func (l *Link) forgetReply(stream uint64) {
 	l.mu.Lock()
-	defer l.mu.Unlock()
 	if a := l.asked[stream]; a != nil {
 		a.late = true
 	}
+	over := l.closed && !l.owesLocked()
+	l.mu.Unlock()
+	if over {
+		l.stop(errLinkEnded)
+	}
+}
+
+// owesLocked reports whether a reply is waited for. mu must be held.
+func (l *Link) owesLocked() bool {
+	for _, a := range l.asked {
+		if !a.late {
+			return true
+		}
+	}
+	return false
 }
 
 // hangUp ends the link because of what the client wrote; the client is told why, and not killed.
@@ -234,15 +258,13 @@ func (l *Link) end() {
 
 // stop removes all watches and ends whatever waits for the link.
 func (l *Link) stop(cause error) {
-	l.cancel(cause)
+	l.cancel(cause) // first: whoever is about to enter a watch sees that, or has it found here
+	ws := l.watches()
 	l.mu.Lock()
-	ws := l.byOid
-	l.byOid = map[zodb.Oid]*watchOnLink{}
+	clear(l.byOid)
 	l.mu.Unlock()
-	for _, on := range ws {
-		if on.w != nil {
-			on.w.remove()
-		}
+	for _, w := range ws {
+		w.remove()
 	}
 }
 
@@ -253,9 +275,8 @@ func (l *Link) Close() {
 	l.mu.Lock()
 	ended := l.ended
 	l.deaf, l.ended, l.closed = true, true, true
-	owed := false
+	owed := l.owesLocked()
 	for _, a := range l.asked {
-		owed = owed || !a.late
 		close(a.gone)
 	}
 	l.mu.Unlock()

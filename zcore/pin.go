@@ -20,6 +20,7 @@ type pinned struct {
 // pinMsg is one pin message.
 type pinMsg struct {
 	rev  zodb.Tid      // tidHead: back to the head file
+	at   zodb.Tid      // the watch's at for which rev was decided
 	done chan struct{} // closed when acknowledged, or when the client does not matter any more
 	err  error         // set before done is closed: the client is still there, and cannot be protected
 }
@@ -43,7 +44,7 @@ func (w *clientWatch) wantLocked(blk Blk, rev, at, v zodb.Tid) *pinMsg {
 		if p.target != rev {
 			w.countPinned(p.target, rev)
 			p.target = rev
-			m := &pinMsg{rev: rev, done: make(chan struct{})}
+			m := &pinMsg{rev: rev, at: at, done: make(chan struct{})}
 			p.queue = append(p.queue, m)
 			if len(p.queue) == 1 {
 				go w.send(blk, p, m)
@@ -69,7 +70,7 @@ func (w *clientWatch) countPinned(was, now zodb.Tid) {
 // was acknowledged.
 func (w *clientWatch) send(blk Blk, p *pinned, msg *pinMsg) {
 	for msg != nil {
-		msg.err = w.sendOne(blk, msg.rev)
+		msg.err = w.sendOne(blk, msg)
 		next := w.sent(blk, p)
 		close(msg.done)
 		msg = next
@@ -92,17 +93,14 @@ func (w *clientWatch) sent(blk Blk, p *pinned) *pinMsg {
 }
 
 // sendOne sends a pin and waits until it is acknowledged, or until the client does not matter any more.
-func (w *clientWatch) sendOne(blk Blk, rev zodb.Tid) error {
+func (w *clientWatch) sendOne(blk Blk, m *pinMsg) error {
 	l := w.l
-	pin := watch.Pin{Oid: w.f.Oid(), Blk: blk, Rev: rev, Head: rev == tidHead}
+	pin := watch.Pin{Oid: w.f.Oid(), Blk: blk, Rev: m.rev, Head: m.rev == tidHead}
 	if pin.Head && w.hasBase {
 		pin.Head, pin.Rev = false, w.base
 	}
 	if !pin.Head {
-		release, err := w.keepRev(rev)
-		if err != nil {
-			return l.after()
-		}
+		release := w.keepRev(&pin, m)
 		defer release()
 	}
 	l.c.step(StepPinSend)
@@ -133,17 +131,28 @@ func (l *Link) after() error {
 	return nil
 }
 
-// keepRev has the attributes of the file at rev ready while the client re-maps.
-func (w *clientWatch) keepRev(rev zodb.Tid) (release func(), err error) {
+// keepRev has the attributes of the file at the revision of a pin ready while the client re-maps. Where
+// that is packed away the pin is changed to the revision it was decided for: the block is the same then.
+func (w *clientWatch) keepRev(pin *watch.Pin, m *pinMsg) (release func()) {
 	c := w.l.c
-	err = c.retry(w.ctx, "pin", func() error {
-		release, err = c.keepRev(w.ctx, rev, w.f.Oid())
-		return err
-	})
-	if err != nil && w.ctx.Err() == nil { // bad data: the client will find out when it opens the file
-		return func() {}, nil
+	revs := []zodb.Tid{pin.Rev}
+	if m.rev != tidHead && m.at > m.rev {
+		revs = append(revs, m.at)
 	}
-	return release, err
+	for _, rev := range revs {
+		err := c.retry(w.ctx, "pin", func() (err error) {
+			release, err = c.keepRev(w.ctx, rev, w.f.Oid(), pin.Blk)
+			return err
+		})
+		if err == nil {
+			pin.Rev = rev
+			return release
+		}
+		if w.ctx.Err() != nil {
+			break
+		}
+	}
+	return func() {} // bad data: the client will find out when it opens the file
 }
 
 // waitAck waits for the reply to a pin; it returns what is wrong, or "". While the database does not
@@ -158,15 +167,16 @@ func (w *clientWatch) waitAck(stream uint64, a *asked) (why string) {
 	for {
 		select {
 		case msg := <-a.reply:
-			if msg == "ack" {
+			if msg == "ack" || w.ctx.Err() != nil { // if the pin is off, the reply may be anything
 				return ""
 			}
 			return fmt.Sprintf("expect %q; got %q", "ack", msg)
 		case <-a.gone:
-			if l.ctx.Err() != nil || w.ctx.Err() != nil {
-				return ""
+			if w.ctx.Err() == nil {
+				return "watch link closed"
 			}
-			return "watch link closed"
+			l.forgetReply(stream)
+			return ""
 		case <-w.ctx.Done():
 			l.forgetReply(stream)
 			return ""
@@ -175,7 +185,7 @@ func (w *clientWatch) waitAck(stream uint64, a *asked) (why string) {
 				used += now.Sub(last)
 			}
 			last = now
-			if used >= limit {
+			if used >= limit && w.ctx.Err() == nil {
 				return fmt.Sprintf("no reply within %s", limit)
 			}
 		}
@@ -228,6 +238,9 @@ func (w *clientWatch) protect(ctx context.Context, blk Blk, rev, v zodb.Tid) (*p
 	at := w.atNow()
 	for at < rev {
 		want, err := w.f.c.tail.BlkRevAt(ctx, w.f.h, blk, at)
+		if err != nil && isAnswer(err) { // packed away, or damaged: this client's loss, not the reader's
+			want, err = at, nil
+		}
 		if err != nil {
 			return nil, err
 		}

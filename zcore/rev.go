@@ -59,8 +59,9 @@ func (c *Core) loadRev(ctx context.Context, rev zodb.Tid, oid zodb.Oid) (*RevFil
 	return &RevFile{c: c, bf: bf, rev: rev, size: size}, nil
 }
 
-// keepRev loads the attributes of a file at rev and keeps them until release is called.
-func (c *Core) keepRev(ctx context.Context, rev zodb.Tid, oid zodb.Oid) (release func(), err error) {
+// keepRev loads the attributes of a file at rev and keeps them until release is called. It fails where
+// the block cannot be found any more as of then.
+func (c *Core) keepRev(ctx context.Context, rev zodb.Tid, oid zodb.Oid, blk Blk) (release func(), err error) {
 	key := revKey{rev, oid}
 	c.mu.Lock()
 	k := c.revs[key]
@@ -71,6 +72,9 @@ func (c *Core) keepRev(ctx context.Context, rev zodb.Tid, oid zodb.Oid) (release
 	if k == nil {
 		file, err := c.loadRev(ctx, rev, oid)
 		if err != nil {
+			return nil, err
+		}
+		if _, _, err := c.tail.Lookup(ctx, file.bf, blk, rev); err != nil {
 			return nil, err
 		}
 		c.mu.Lock()

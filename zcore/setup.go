@@ -22,7 +22,7 @@ func (l *Link) setup(ctx context.Context, on *watchOnLink, r request) error {
 		hold.Release()
 		return err
 	}
-	w, err := l.enter(ctx, on, f, r, hold)
+	w, known, err := l.enter(ctx, on, f, r, hold)
 	if err != nil {
 		hold.Release()
 		return err
@@ -39,10 +39,7 @@ func (l *Link) setup(ctx context.Context, on *watchOnLink, r request) error {
 		msgs, err = w.pinChanged(ctx, r.At, v)
 	}
 	if err != nil {
-		if ctx.Err() == nil && w.ctx.Err() == nil {
-			c.fail(fmt.Errorf("watch f<%s> @%s: %w", r.Oid, r.At, err))
-		}
-		return errRemoved
+		return l.unprotected(ctx, on, w, known, r, err)
 	}
 	for _, m := range msgs {
 		select {
@@ -60,12 +57,39 @@ func (l *Link) setup(ctx context.Context, on *watchOnLink, r request) error {
 	return nil
 }
 
+// unprotected ends a watch for which it cannot be found out what to pin: history was packed away, or data
+// is damaged. If it was there before, the client may be using it, and is told in the strongest way.
+func (l *Link) unprotected(ctx context.Context, on *watchOnLink, w *clientWatch, known bool, r request, err error) error {
+	if ctx.Err() != nil || w.ctx.Err() != nil {
+		return errRemoved
+	}
+	l.c.log.Error("cannot tell what a watch must pin", "file", r.Oid, "at", r.At, "cause", err)
+	if zodb.IsAbsent(err) {
+		err = tooFar(r.At, l.c.Head())
+	}
+	if known {
+		l.hangUp(setupError(r.Request, err.Error()))
+		return err
+	}
+	l.mu.Lock()
+	if on.w == w {
+		on.w = nil
+	}
+	l.mu.Unlock()
+	w.remove()
+	return err
+}
+
+func tooFar(at, head zodb.Tid) error {
+	return fmt.Errorf("too far away back from head/at (@%s); δt = %s", head, head.Time().Sub(at.Time()))
+}
+
 // checkAt says whether a file can be watched as of at, which is announced and held.
 func (l *Link) checkAt(r request) (*HeadFile, error) {
 	c := l.c
 	head := c.Head()
 	if tail, _ := c.tail.Bounds(); r.At < tail || c.tail.Unknown(r.At) {
-		return nil, fmt.Errorf("too far away back from head/at (@%s); δt = %s", head, head.Time().Sub(r.At.Time()))
+		return nil, tooFar(r.At, head)
 	}
 	f := c.file(r.Oid)
 	if f == nil {
@@ -92,31 +116,31 @@ func (r request) least() zodb.Tid {
 }
 
 // enter makes the watch known to readers, or sets the at of the one that is. It takes over hold.
-func (l *Link) enter(ctx context.Context, on *watchOnLink, f *HeadFile, r request, hold *history.Hold) (*clientWatch, error) {
+func (l *Link) enter(ctx context.Context, on *watchOnLink, f *HeadFile, r request, hold *history.Hold) (w *clientWatch, known bool, err error) {
 	l.mu.Lock()
-	w := on.w
+	w = on.w
 	l.mu.Unlock()
 	if w != nil && (w.hasBase != r.HasBase || w.base != r.Base) {
 		if err := w.replace(ctx, on, r.At); err != nil {
-			return nil, err
+			return nil, false, err
 		}
 		w = nil
 	}
 	if w != nil {
-		return w, w.advance(r.At, hold)
+		return w, true, w.advance(r.At, hold)
 	}
 	w = &clientWatch{l: l, f: f, hold: hold, at: r.At, hasBase: r.HasBase, base: r.Base, pins: map[Blk]*pinned{}}
 	w.ctx, w.cancel = context.WithCancel(l.ctx)
 	l.mu.Lock()
 	if ctx.Err() != nil {
 		l.mu.Unlock()
-		return nil, errRemoved
+		return nil, false, errRemoved
 	}
 	on.w = w
 	l.mu.Unlock()
 	l.c.nWatch.Add(1)
 	w.show()
-	return w, nil
+	return w, false, nil
 }
 
 // advance sets at; on success it takes over hold.

@@ -62,6 +62,8 @@ func (l *Link) request(stream uint64, r watch.Request) {
 		on.todo, on.w = nil, nil
 		if on.cancel != nil {
 			on.cancel() // in the same critical section, so that it enters no watch any more
+		} else {
+			delete(l.byOid, r.Oid)
 		}
 		l.mu.Unlock()
 		l.stopWatch(stream, r, todo, w)
@@ -75,7 +77,7 @@ func (l *Link) request(stream uint64, r watch.Request) {
 	}
 	l.mu.Unlock()
 	if idle {
-		go l.serve(ctx, on)
+		go l.serve(ctx, on, r.Oid)
 	}
 }
 
@@ -95,12 +97,15 @@ func (l *Link) stopWatch(stream uint64, r watch.Request, todo []request, w *clie
 }
 
 // serve runs the requests for one file until there are none.
-func (l *Link) serve(ctx context.Context, on *watchOnLink) {
+func (l *Link) serve(ctx context.Context, on *watchOnLink, oid zodb.Oid) {
 	for {
 		l.mu.Lock()
 		if len(on.todo) == 0 {
 			on.cancel()
 			on.cancel = nil
+			if on.w == nil && l.byOid[oid] == on {
+				delete(l.byOid, oid)
+			}
 			l.mu.Unlock()
 			return
 		}

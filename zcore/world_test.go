@@ -222,3 +222,16 @@ func (tl *testLink) want(line string) {
 		tl.t.Fatalf("got %q, want %q", got, line)
 	}
 }
+
+// newFile makes another file with one block, and has it looked up.
+func (w *world) newFile() (f zodb.Oid) {
+	w.t.Helper()
+	w.announced(w.tx(func(tx *zgen.Tx) {
+		f = tx.NewFile(testBlksize)
+		tx.Write(f, 0, []byte("x"), zgen.Blk0)
+	}))
+	if _, err := w.core.Lookup(context.Background(), f); err != nil {
+		w.t.Fatal(err)
+	}
+	return f
+}

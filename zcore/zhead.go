@@ -26,6 +26,11 @@ func (c *Core) OpenZhead() *ZheadStream {
 // pushLocked adds a tid. Core.mu must be held.
 func (z *ZheadStream) pushLocked(tid zodb.Tid) {
 	z.tids = append(z.tids, tid)
+	z.wakeLocked()
+}
+
+// wakeLocked wakes a reader. Core.mu must be held.
+func (z *ZheadStream) wakeLocked() {
 	select {
 	case z.more <- struct{}{}:
 	default:
@@ -58,6 +63,9 @@ func (z *ZheadStream) take(size int) []byte {
 	n := min(size, len(z.part))
 	p := z.part[:n:n]
 	z.part = append([]byte(nil), z.part[n:]...)
+	if n > 0 && len(z.part)+len(z.tids) > 0 {
+		z.wakeLocked() // other readers
+	}
 	return p
 }
 

@@ -147,6 +147,41 @@ func coreMutants() []mutant {
 			why:   "a read that waited for a newer view goes on with the old one",
 			edits: []edit{{"\t\tr.renew()\n", ""}},
 		},
+		{
+			name: "late-nak-kills", run: "TestNakRight", file: "zcore/pin.go",
+			why:   "a client that stops a watch and then says nak to its pin is killed",
+			edits: []edit{{"if msg == \"ack\" || w.ctx.Err() != nil {", "if msg == \"ack\" {"}},
+		},
+		{
+			name: "closed-link-stays", run: "TestCloseRight", limit: 30 * time.Second, file: "zcore/link.go",
+			why:   "a link that is closed as its last pin is called off stays, and readers wait for it for ever",
+			edits: []edit{{"\tif over {\n\t\tl.stop(errLinkEnded)\n\t}\n", "\t_ = over\n"}},
+		},
+		{
+			name: "streams-out-of-order", run: "TestStreamsAscend", file: "zcore/link.go",
+			why:   "requests made at once come in another order than that of their streams",
+			edits: []edit{{"\tif !l.ended { // here, so that streams ascend\n\t\tl.out = append(l.out, watch.Line(stream, msg)...)\n\t}\n\tl.mu.Unlock()\n\tl.wake()\n", "\tl.mu.Unlock()\n\tl.push(stream, msg)\n"}},
+		},
+		{
+			name: "reader-not-woken", run: "TestTwoReaders", limit: 30 * time.Second, file: "zcore/link.go",
+			why:   "of two readers of a link the second is not told of what the first left",
+			edits: []edit{{"more := len(l.out) > 0\n", "more := false\n"}},
+		},
+		{
+			name: "packed-pin", run: "TestPackBelow", file: "zcore/pin.go",
+			why:   "a pin names a revision that is packed away",
+			edits: []edit{{"revs = append(revs, m.at)\n", ""}},
+		},
+		{
+			name: "packed-view-fails-readers", run: "TestPackAbove", file: "zcore/pin.go",
+			why:   "readers get errors because a view that is there is packed away",
+			edits: []edit{{"if err != nil && isAnswer(err) {", "if err != nil && err == nil {"}},
+		},
+		{
+			name: "packed-set-up-fails-all", run: "TestPackAbove", file: "zcore/setup.go",
+			why:   "a watch of what is packed away is EIO mode for everybody",
+			edits: []edit{{"\tl.c.log.Error(\"cannot tell", "\tl.c.fail(err)\n\tl.c.log.Error(\"cannot tell"}},
+		},
 	})
 }
 

@@ -39,7 +39,11 @@ func (t *Tail) BlkRevAt(ctx context.Context, f *File, blk Blk, at zodb.Tid) (zod
 	}
 	if base == 0 {
 		var err error
-		if base, err = t.walkBack(ctx, f, blk, since, floor); err != nil {
+		base, err = t.walkBack(ctx, f, blk, since, floor)
+		if zodb.IsAbsent(err) { // packed away meanwhile; it has not changed since then
+			base, err = since, nil
+		}
+		if err != nil {
 			return 0, err
 		}
 		t.mu.Lock()

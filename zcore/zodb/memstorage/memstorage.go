@@ -2,7 +2,8 @@
 //
 // It owns every revision of every object committed to it, and can be told to fail, to wait and to
 // forget: a hook runs before each load, a gap can be reported in place of commits, and following can
-// be made to fail. Commits are visible at once and followed live. It never packs.
+// be made to fail. Commits are visible at once and followed live. Pack is told to nobody, as with real
+// databases.
 //
 // Lock order: mu is a leaf; no hook or callback runs under it.
 package memstorage
@@ -22,7 +23,7 @@ import (
 // Store is a storage in memory. All methods may be called from many goroutines at once.
 type Store struct {
 	mu      sync.Mutex
-	objs    map[zodb.Oid][]revision // mu; each ascending by tid, never shrinks
+	objs    map[zodb.Oid][]revision // mu; each ascending by tid
 	log     []zodb.Commit           // mu; what Follow reports, ascending by tid, never shrinks
 	failure error                   // mu; why following fails
 	closed  bool                    // mu
@@ -91,6 +92,17 @@ func (s *Store) SetLoadHook(hook LoadHook) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.hook = hook
+}
+
+// Pack forgets the revisions that are current neither as of tid nor later.
+func (s *Store) Pack(tid zodb.Tid) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for oid, revs := range s.objs {
+		if i := after(revs, tid); i > 1 {
+			s.objs[oid] = slices.Clone(revs[i-1:])
+		}
+	}
 }
 
 // FailFollow makes Follow fail with err, now and after every commit so far is reported.
