@@ -91,9 +91,10 @@ func TestCloseRightAfterStopLeavesNothing(t *testing.T) {
 		if n := p.signals.Load(); n != 0 {
 			t.Fatalf("the client was sent %d signals", n)
 		}
-		if s := w.core.Stats(); s.Watch != 0 || s.WatchLink != 0 || s.PinnedBlk != 0 {
-			t.Fatalf("%+v", s)
-		}
+		eventually(t, "its watches to be gone", func() bool {
+			s := w.core.Stats()
+			return s.Watch == 0 && s.WatchLink == 0 && s.PinnedBlk == 0
+		})
 	}
 }
 
@@ -176,16 +177,11 @@ func TestLinkIsBounded(t *testing.T) {
 		l.recv()
 		l.recv()
 	}
-	forgotten := func() bool {
+	eventually(t, "files that are not watched to be forgotten", func() bool {
 		l.l.mu.Lock()
 		defer l.l.mu.Unlock()
 		return len(l.l.byOid) == 0
-	}
-	for deadline := time.Now().Add(10 * time.Second); !forgotten(); time.Sleep(time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatal("files that are not watched are remembered")
-		}
-	}
+	})
 	line := strings.Repeat("x", 4000)
 	for range 2 * maxUnread / len(line) {
 		l.send("1 %s", line)

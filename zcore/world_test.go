@@ -63,6 +63,16 @@ func (w *world) must(what string, ch <-chan struct{}) {
 	}
 }
 
+// eventually waits for a condition.
+func eventually(t *testing.T, what string, cond func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(10 * time.Second); !cond(); time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("waited too long for %s", what)
+		}
+	}
+}
+
 // mustNot sees that something does not happen, for a while.
 func mustNot[T any](t *testing.T, what string, ch <-chan T) {
 	t.Helper()
