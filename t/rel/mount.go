@@ -47,7 +47,7 @@ func NewMount(ctx context.Context, cmd *exec.Cmd, dir string) (*Mount, error) {
 			return m, nil
 		}
 		if time.Now().After(end) || ctx.Err() != nil || !running(cmd.Process.Pid) {
-			return nil, errors.Join(errors.New("wcfs is not ready"), m.Close(), errors.New(m.log.String()))
+			return nil, errors.Join(errors.New("wcfs is not ready"), m.Close())
 		}
 	}
 }
@@ -70,8 +70,13 @@ func (m *Mount) RSS() (kb int64, err error) {
 	return kb, err
 }
 
-// Close ends the server, which unmounts.
+// Close ends the server, which unmounts. An error has the end of what the server said.
 func (m *Mount) Close() error {
 	m.Cmd.Process.Signal(syscall.SIGTERM)
-	return m.Cmd.Wait()
+	err := m.Cmd.Wait()
+	if err != nil {
+		said := m.log.Bytes()
+		err = fmt.Errorf("wcfs: %w; it said:\n%s", err, said[max(0, len(said)-2000):])
+	}
+	return err
 }

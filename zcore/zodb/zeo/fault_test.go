@@ -390,7 +390,9 @@ func TestHugeObject(t *testing.T) {
 	if err := errors.Join(w.Commit(tid, map[zodb.Oid][]byte{1: want}), w.Close()); err != nil {
 		t.Fatal(err)
 	}
-	s := open(t, zeotest.Start(t, zeotest.Config{Version: 5, Msgpack: true, Data: data}).URL(), options(t))
+	opt := options(t)
+	opt.Timeout = patience
+	s := open(t, zeotest.Start(t, zeotest.Config{Version: 5, Msgpack: true, Data: data}).URL(), opt)
 	var wg sync.WaitGroup
 	for range 2 {
 		wg.Go(func() {
