@@ -124,7 +124,7 @@ func (f *HeadFile) Attr(ctx context.Context) (FileAttr, error) {
 	size, mtime := f.sizeNow()
 	for old := f.shown.Load(); old < size && !f.shown.CompareAndSwap(old, size); old = f.shown.Load() {
 	}
-	return FileAttr{Size: size, Blksize: f.h.Blksize, Mtime: mtime.Time()}, nil
+	return FileAttr{Size: size, Blksize: f.h.Blksize, Mtime: mtime.StatTime()}, nil
 }
 
 func (f *HeadFile) sizeNow() (size int64, mtime zodb.Tid) {

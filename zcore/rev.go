@@ -96,7 +96,7 @@ func (c *Core) keepRev(ctx context.Context, rev zodb.Tid, oid zodb.Oid, blk Blk)
 
 // Attr never waits.
 func (r *RevFile) Attr() FileAttr {
-	return FileAttr{Size: r.size, Blksize: r.bf.Blksize, Mtime: r.bf.Serial.Time()}
+	return FileAttr{Size: r.size, Blksize: r.bf.Blksize, Mtime: r.bf.Serial.StatTime()}
 }
 
 // Read never waits for pins.

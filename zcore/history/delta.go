@@ -76,6 +76,7 @@ type touched struct {
 	blks  map[*File]map[Blk]bool // blocks whose ZBlk was written: changed
 	look  map[*File]map[Blk]bool // blocks whose mapping must be looked up anew
 	files map[*File]bool         // files whose size may have changed
+	keys  map[*File]bool         // files of which keys came, went or were mapped anew, tracked or not
 }
 
 // Delta computes and records δF of a published commit. Commits must be given in order, by one
@@ -122,7 +123,7 @@ type sized struct {
 
 // touch finds what is tracked of oids.
 func (t *Tail) touch(ctx context.Context, oids []zodb.Oid, c zodb.Commit) (touched, error) {
-	to := touched{map[*File]map[Blk]bool{}, map[*File]map[Blk]bool{}, map[*File]bool{}}
+	to := touched{map[*File]map[Blk]bool{}, map[*File]map[Blk]bool{}, map[*File]bool{}, map[*File]bool{}}
 	nodes := map[zodb.Oid][]nodeRef{}
 	t.mu.Lock()
 	for _, oid := range oids {
@@ -142,13 +143,16 @@ func (t *Tail) touch(ctx context.Context, oids []zodb.Oid, c zodb.Commit) (touch
 		before = c.Gap
 	}
 	for oid, refs := range nodes {
-		diff, err := t.diffNode(ctx, oid, before, c.Tid)
+		diff, leaf, err := t.diffNode(ctx, oid, before, c.Tid)
 		if err != nil {
 			return to, err
 		}
 		t.mu.Lock()
 		for _, r := range refs {
 			to.files[r.f] = true
+			if leaf && len(diff) > 0 {
+				to.keys[r.f] = true
+			}
 			for _, d := range diff {
 				r.f.between(max(d.lo, r.lo), min(d.hi, r.hi), func(b *block) { mark(to.look, r.f, b.blk) })
 			}
@@ -165,30 +169,31 @@ func mark(m map[*File]map[Blk]bool, f *File, blk Blk) {
 	m[f][blk] = true
 }
 
-// diffNode returns the ranges of keys below a node whose mapping may differ between two revisions.
-func (t *Tail) diffNode(ctx context.Context, oid zodb.Oid, before, at zodb.Tid) ([]span, error) {
+// diffNode returns the ranges of keys below a node whose mapping may differ between two revisions; if the
+// node is a leaf in both, it does differ.
+func (t *Tail) diffNode(ctx context.Context, oid zodb.Oid, before, at zodb.Tid) (diff []span, leaf bool, err error) {
 	all := []span{{btree.KeyMin, btree.KeyMax}}
 	old, _, err := t.Node(ctx, oid, before)
 	if zodb.IsAbsent(err) {
-		return all, nil
+		return all, false, nil
 	}
 	if err != nil {
-		return nil, fmt.Errorf("node %s: %w", oid, err)
+		return nil, false, fmt.Errorf("node %s: %w", oid, err)
 	}
 	now, _, err := t.Node(ctx, oid, at)
 	if zodb.IsAbsent(err) {
-		return all, nil
+		return all, false, nil
 	}
 	if err != nil {
-		return nil, fmt.Errorf("node %s: %w", oid, err)
+		return nil, false, fmt.Errorf("node %s: %w", oid, err)
 	}
 	if old.Leaf && now.Leaf {
-		return diffLeaf(old, now), nil
+		return diffLeaf(old, now), true, nil
 	}
 	if old.Leaf != now.Leaf {
-		return all, nil
+		return all, false, nil
 	}
-	return diffInner(old, now), nil
+	return diffInner(old, now), false, nil
 }
 
 // diffLeaf returns the keys that are mapped differently.
@@ -303,6 +308,9 @@ func (t *Tail) apply(c zodb.Commit, to touched, moved map[*File][]remap, sizes m
 			b.m = r.m
 			t.addBlk(f, r.blk, r.m)
 		}
+	}
+	for f := range to.keys {
+		delta(f)
 	}
 	for f, s := range sizes {
 		t.addNodes(f, s.path)

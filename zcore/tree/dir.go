@@ -3,7 +3,6 @@ package tree
 import (
 	"context"
 	"fmt"
-	"time"
 
 	"wcfs/zcore/zodb"
 )
@@ -30,7 +29,7 @@ func (d *dirBase) dirAttr(mtime, rev zodb.Tid) (Attr, error) {
 	if err := d.fs.failed(); err != nil {
 		return Attr{}, err
 	}
-	return Attr{Ino: d.ino, Dir: true, Perm: 0o555, Blksize: 4096, Nlink: 2, Mtime: timeOf(mtime), Rev: rev}, nil
+	return Attr{Ino: d.ino, Dir: true, Perm: 0o555, Blksize: 4096, Nlink: 2, Mtime: mtime.StatTime(), Rev: rev}, nil
 }
 
 // fileBase gives a file what all have in common.
@@ -44,11 +43,8 @@ func (f *fileBase) smallAttr(size int, perm uint32, mtime zodb.Tid) (Attr, error
 	if err := f.fs.failed(); err != nil {
 		return Attr{}, err
 	}
-	return Attr{Ino: f.ino, Perm: perm, Size: int64(size), Blksize: 4096, Nlink: 1, Mtime: timeOf(mtime)}, nil
+	return Attr{Ino: f.ino, Perm: perm, Size: int64(size), Blksize: 4096, Nlink: 1, Mtime: mtime.StatTime()}, nil
 }
-
-// timeOf is the mtime for tid: to the microsecond, which is what clients compare.
-func timeOf(tid zodb.Tid) time.Time { return tid.Time().Round(time.Microsecond) }
 
 func fixedTid(tid zodb.Tid) func() zodb.Tid { return func() zodb.Tid { return tid } }
 

@@ -14,6 +14,7 @@ package zodb
 import (
 	"context"
 	"fmt"
+	"math"
 	"os"
 	"strconv"
 	"time"
@@ -69,6 +70,17 @@ func (t Tid) Time() time.Time {
 	sec := lo * 60 >> 32
 	nsec := (lo * 60 & 0xffffffff) * 1e9 >> 32
 	return time.Date(int(year), time.Month(month), int(day), int(hour), int(minute), int(sec), int(nsec), time.UTC)
+}
+
+// StatTime is Time to the microsecond, as stat shows it: clients compare it with what Python makes of a
+// tid, round(TimeStamp(tid).timeTime(), 6). That is floating point in seconds since 1900, which is not
+// exact; so this is the same arithmetic.
+func (t Tid) StatTime() time.Time {
+	const from1900 = 2208988800 // seconds to 1970
+	minute := (t &^ 0xffffffff).Time().Unix()
+	since1900 := float64(minute+from1900) + float64(uint64(t)&0xffffffff)*(60./(1<<32))
+	sec, frac := math.Modf(since1900 - from1900)
+	return time.Unix(int64(sec), 1000*int64(math.RoundToEven(frac*1e6))).UTC()
 }
 
 // TidFromTime returns the first tid that is not before tm.
