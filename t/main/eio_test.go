@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"wcfs/t/served"
 	"wcfs/zcore/tree/treetest/fixture"
 	"wcfs/zcore/zodb"
 	"wcfs/zcore/zodb/fswriter"
@@ -42,11 +43,11 @@ func TestEIOMode(t *testing.T) {
 		t.Fatal(err)
 	}
 	began := time.Now()
-	eventually(t, "ENOTCONN", func() bool {
+	served.Eventually(t, "ENOTCONN", func() bool {
 		_, err := os.Stat(name)
 		return errors.Is(err, syscall.ENOTCONN)
 	})
-	if took := time.Since(began); took > 3*time.Second && !raceEnabled {
+	if took := time.Since(began); took > 3*time.Second && !served.Race {
 		t.Errorf("it took %v", took)
 	}
 	if _, err := f.ReadAt(make([]byte, 1), 0); !errors.Is(err, syscall.ENOTCONN) {
@@ -62,16 +63,16 @@ func TestEIOMode(t *testing.T) {
 		t.Error("the mount entry is gone")
 	}
 	for _, want := range []string{"zwatcher failed", "switching filesystem to EIO mode", oid.String()} {
-		if !strings.Contains(p.log.String(), want) {
+		if !strings.Contains(p.Log.String(), want) {
 			t.Errorf("the log does not say %q", want)
 		}
 	}
 	select {
-	case <-p.done:
+	case <-p.Done:
 		t.Errorf("the server ended")
 	default:
 	}
-	p.end()
+	p.End()
 	if mountOf(t, mnt) != nil {
 		t.Error("the mount is still there after SIGTERM")
 	}
@@ -85,11 +86,11 @@ func TestStorageBreaks(t *testing.T) {
 	if err := os.Truncate(strings.TrimPrefix(zurl, "file://"), 100); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "ENOTCONN", func() bool {
+	served.Eventually(t, "ENOTCONN", func() bool {
 		_, err := os.Stat(filepath.Join(mnt, "head/at"))
 		return errors.Is(err, syscall.ENOTCONN)
 	})
-	p.end()
+	p.End()
 }
 
 // A tid that lies in the future is a tid like any other.
@@ -114,5 +115,5 @@ func TestFutureTid(t *testing.T) {
 	if got := read(t, filepath.Join(mnt, "head/at")); got != future.String() {
 		t.Errorf("head/at is %s, want %s", got, future)
 	}
-	p.end()
+	p.End()
 }

@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"wcfs/t/served"
 	"wcfs/zcore/tree/treetest"
 	"wcfs/zcore/zdata"
 	"wcfs/zcore/zodb"
@@ -64,7 +65,7 @@ func TestLook(t *testing.T) {
 	if got := mustRun(t, "cat", "--aname", "/head", "unix:"+sock, "at"); got != man.Head.String() {
 		t.Errorf("cat of at below /head: %q", got)
 	}
-	p.end()
+	p.End()
 }
 
 func hashes(data []byte, r treetest.Rev) bool {
@@ -164,14 +165,14 @@ func TestDemoInterrupted(t *testing.T) {
 	tmp := t.TempDir()
 	t.Setenv("TMPDIR", tmp)
 	p := spawn(t, "demo", "--stay", "--every", "20ms")
-	eventually(t, "ten commits", func() bool { return strings.Contains(p.log.String(), "10 commits shown") })
+	served.Eventually(t, "ten commits", func() bool { return strings.Contains(p.Log.String(), "10 commits shown") })
 	if len(mounts(t)) == 0 {
 		t.Error("nothing is mounted")
 	}
 	began := time.Now()
-	p.cmd.Process.Signal(syscall.SIGINT)
-	p.cmd.Process.Signal(syscall.SIGINT) // as under make, which passes it on
-	if code := p.wait(); code != 0 {
+	p.Cmd.Process.Signal(syscall.SIGINT)
+	p.Cmd.Process.Signal(syscall.SIGINT) // as under make, which passes it on
+	if code := p.Wait(); code != 0 {
 		t.Errorf("exit code %d", code)
 	}
 	if took := time.Since(began); took > promptly() {

@@ -11,13 +11,14 @@ import (
 	"testing"
 	"time"
 
+	"wcfs/t/served"
 	"wcfs/zcore/tree/treetest"
 )
 
 // promptly is how soon a server must be gone after it was told to. The contract says half a second; the
 // race detector on a busy machine gets more.
 func promptly() time.Duration {
-	if raceEnabled {
+	if served.Race {
 		return 5 * time.Second
 	}
 	return 500 * time.Millisecond
@@ -35,7 +36,7 @@ func TestDropIn(t *testing.T) {
 	if m == nil || m[0] != zurl {
 		t.Errorf("mount entry is %q, want source %q", m, zurl)
 	}
-	if got := read(t, fmt.Sprintf("/proc/%d/cmdline", p.cmd.Process.Pid)); got != wcfsPath+"\x00"+strings.Join(args, "\x00")+"\x00" {
+	if got := read(t, fmt.Sprintf("/proc/%d/cmdline", p.Cmd.Process.Pid)); got != wcfsPath+"\x00"+strings.Join(args, "\x00")+"\x00" {
 		t.Errorf("argv was changed: %q", got)
 	}
 	man := manifest(zurl, db, true)
@@ -43,7 +44,7 @@ func TestDropIn(t *testing.T) {
 	treetest.Run(t, &treetest.Env{FS: treetest.Path{Dir: mnt}, Manifest: man})
 
 	began := time.Now()
-	p.end()
+	p.End()
 	if took := time.Since(began); took > promptly() {
 		t.Errorf("it took %v to end", took)
 	}
@@ -60,7 +61,7 @@ func TestUnmountEndsTheServer(t *testing.T) {
 	if out, err := exec.Command("fusermount3", "-u", mnt).CombinedOutput(); err != nil {
 		t.Fatalf("fusermount3: %v: %s", err, out)
 	}
-	if code := p.wait(); code != 0 {
+	if code := p.Wait(); code != 0 {
 		t.Errorf("exit code %d", code)
 	}
 	if took := time.Since(began); took > promptly() {
@@ -79,8 +80,8 @@ func TestSIGINTWithFilesOpen(t *testing.T) {
 	}
 	defer f.Close()
 	os.Remove(strings.TrimPrefix(zurl, "file://"))
-	p.cmd.Process.Signal(syscall.SIGINT)
-	if code := p.wait(); code != 0 {
+	p.Cmd.Process.Signal(syscall.SIGINT)
+	if code := p.Wait(); code != 0 {
 		t.Errorf("exit code %d", code)
 	}
 	if m := mountOf(t, mnt); m != nil {
@@ -105,8 +106,8 @@ func TestKillAndRestart(t *testing.T) {
 		t.Fatal(err)
 	}
 	before := ino(t, name)
-	p.cmd.Process.Kill()
-	p.wait()
+	p.Cmd.Process.Kill()
+	p.Wait()
 	if err := syscall.Close(fd); err != syscall.ENOTCONN {
 		t.Errorf("close after the server's death: %v, want ENOTCONN", err)
 	}
@@ -117,14 +118,14 @@ func TestKillAndRestart(t *testing.T) {
 		t.Error("the mount entry is gone")
 	}
 	p = spawn(t, zurl, mnt)
-	p.ready(mnt)
+	p.Ready(mnt)
 	if err := treetest.All(env); err != nil {
 		t.Error(err)
 	}
 	if after := ino(t, name); after == before {
 		t.Errorf("inode number %d was used again", after)
 	}
-	p.end()
+	p.End()
 }
 
 func ino(t *testing.T, name string) uint64 {
@@ -141,17 +142,17 @@ func TestMountCycles(t *testing.T) {
 	const cycles = 20 // the package main has a hundred within one process
 	zurl, _ := database(t)
 	mnt := t.TempDir()
-	t.Cleanup(func() { detach(mnt) })
+	t.Cleanup(func() { served.Detach(mnt) })
 	before := len(mounts(t))
 	for i := range cycles {
 		p := spawn(t, zurl, mnt)
-		p.ready(mnt)
+		p.Ready(mnt)
 		if i%2 == 0 {
-			p.cmd.Process.Signal(syscall.SIGTERM)
+			p.Cmd.Process.Signal(syscall.SIGTERM)
 		} else if out, err := exec.Command("fusermount3", "-u", mnt).CombinedOutput(); err != nil {
 			t.Fatalf("cycle %d: %v: %s", i, err, out)
 		}
-		if code := p.wait(); code != 0 {
+		if code := p.Wait(); code != 0 {
 			t.Fatalf("cycle %d: exit code %d", i, code)
 		}
 	}
@@ -166,12 +167,12 @@ func TestStatusAndStop(t *testing.T) {
 	head := manifest(zurl, db, false).Head.String()
 	cases := []struct {
 		name  string
-		spoil func(p *proc)
+		spoil func(p *served.Proc)
 		state string
 	}{
-		{"well", func(*proc) {}, `"state":"ok"`},
-		{"stopped by a signal", func(p *proc) { p.cmd.Process.Signal(syscall.SIGSTOP) }, `"state":"hangs"`},
-		{"killed", func(p *proc) { p.cmd.Process.Kill(); p.wait() }, `"state":"dead"`},
+		{"well", func(*served.Proc) {}, `"state":"ok"`},
+		{"stopped by a signal", func(p *served.Proc) { p.Cmd.Process.Signal(syscall.SIGSTOP) }, `"state":"hangs"`},
+		{"killed", func(p *served.Proc) { p.Cmd.Process.Kill(); p.Wait() }, `"state":"dead"`},
 	}
 	for _, c := range cases {
 		t.Run(c.name, func(t *testing.T) {
@@ -184,15 +185,15 @@ func TestStatusAndStop(t *testing.T) {
 				t.Errorf("status: exit %d, %s; want %s", code, out, c.state)
 			}
 			if c.name == "well" {
-				if !strings.Contains(out, `"head":"`+head+`"`) || !strings.Contains(out, fmt.Sprintf(`"pid":%d`, p.cmd.Process.Pid)) {
-					t.Errorf("status: %s; want head %s, pid %d", out, head, p.cmd.Process.Pid)
+				if !strings.Contains(out, `"head":"`+head+`"`) || !strings.Contains(out, fmt.Sprintf(`"pid":%d`, p.Cmd.Process.Pid)) {
+					t.Errorf("status: %s; want head %s, pid %d", out, head, p.Cmd.Process.Pid)
 				}
 				if out := mustRun(t, "status", "unix:"+sock); !strings.Contains(out, head) {
 					t.Errorf("status over 9P: %s", out)
 				}
 			}
 			mustRun(t, "stop", "--timeout", "2s", mnt)
-			p.wait()
+			p.Wait()
 			if m := mountOf(t, mnt); m != nil {
 				t.Errorf("the mount is still there: %q", m)
 			}
@@ -214,7 +215,7 @@ func TestStopBusy(t *testing.T) {
 	}
 	defer f.Close()
 	mustRun(t, "stop", mnt)
-	p.wait()
+	p.Wait()
 	if m := mountOf(t, mnt); m != nil {
 		t.Errorf("the mount is still there: %q", m)
 	}

@@ -18,6 +18,7 @@ import (
 	"unsafe"
 
 	"wcfs/t/py"
+	"wcfs/t/served"
 	"wcfs/zcore/zodb"
 )
 
@@ -71,7 +72,7 @@ func testPythonWriter(t *testing.T, env string) {
 	if !lines.Scan() || lines.Text() != "end" {
 		t.Fatal("the writer did not end well")
 	}
-	eventually(t, "the last commit", func() bool { return h.count() == pyCommits+1 })
+	served.Eventually(t, "the last commit", func() bool { return h.count() == pyCommits+1 })
 	done.Store(true)
 	wg.Wait()
 	t.Logf("%d reads", reads.Load())
@@ -92,7 +93,7 @@ func testPythonWriter(t *testing.T, env string) {
 			t.Fatalf("@%s is of commit %d, want %d: %v", tid, got, n+1, err)
 		}
 	}
-	p.end()
+	p.End()
 }
 
 // heads is what zhead says: which transaction is the n-th commit.
@@ -136,7 +137,7 @@ func (h *heads) count() int {
 
 // number tells which commit tid is; it waits until zhead has told.
 func (h *heads) number(tid zodb.Tid) (int, error) {
-	for deadline := time.Now().Add(patience); time.Now().Before(deadline); time.Sleep(time.Millisecond) {
+	for deadline := time.Now().Add(served.Patience); time.Now().Before(deadline); time.Sleep(time.Millisecond) {
 		h.mu.Lock()
 		for i := len(h.tids) - 1; i >= 0; i-- {
 			if h.tids[i] == tid {
@@ -184,7 +185,7 @@ func readUntil(done *atomic.Bool, reads *atomic.Int64, h *heads, mnt, file strin
 				return fmt.Errorf("at %d: stale: data of commit %d, head was %d before the read", off, got, low)
 			}
 			// what is in head is announced in a moment, if it is not yet
-			deadline := time.Now().Add(patience)
+			deadline := time.Now().Add(served.Patience)
 			for high := 0; high < got; time.Sleep(100 * time.Microsecond) {
 				after, err := headAt(at)
 				if err != nil {

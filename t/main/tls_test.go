@@ -9,6 +9,8 @@ import (
 	"testing"
 
 	zeotest "wcfs/t/zeo"
+
+	"wcfs/t/served"
 )
 
 var boundTLS = regexp.MustCompile(`9p=(tls:127\.0\.0\.1:\d+)`)
@@ -23,8 +25,8 @@ func TestTLS(t *testing.T) {
 	write(t, ca, read(t, good.CA))
 	p := spawn(t, "serve", "--9p", "tls:127.0.0.1:0", "--tls-cert", good.Cert, "--tls-key", good.Key, "--tls-client-ca", ca, zurl)
 	var addr string
-	eventually(t, "the server to listen", func() bool {
-		m := boundTLS.FindStringSubmatch(p.log.String())
+	served.Eventually(t, "the server to listen", func() bool {
+		m := boundTLS.FindStringSubmatch(p.Log.String())
 		if m != nil {
 			addr = m[1]
 		}
@@ -47,26 +49,26 @@ func TestTLS(t *testing.T) {
 
 	sock := filepath.Join(t.TempDir(), "relay")
 	relay := spawn(t, append([]string{"dial", "--listen", "unix:" + sock, addr}, trusted...)...)
-	eventually(t, "the relay to listen", func() bool {
+	served.Eventually(t, "the relay to listen", func() bool {
 		_, err := os.Lstat(sock)
 		return err == nil
 	})
 	if out := mustRun(t, "cat", "unix:"+sock, "head/at"); out != head {
 		t.Errorf("through the relay: %q, want %s", out, head)
 	}
-	relay.end()
+	relay.End()
 	if _, err := os.Lstat(sock); !os.IsNotExist(err) {
 		t.Errorf("the relay left its socket: %v", err)
 	}
 
 	write(t, ca, read(t, other.CA))
-	p.cmd.Process.Signal(syscall.SIGHUP)
-	eventually(t, "the reload", func() bool { return strings.Contains(p.log.String(), "certificates were read anew") })
+	p.Cmd.Process.Signal(syscall.SIGHUP)
+	served.Eventually(t, "the reload", func() bool { return strings.Contains(p.Log.String(), "certificates were read anew") })
 	if _, code := at(trusted...); code != 1 {
 		t.Errorf("with a certificate that is trusted no more: exit %d", code)
 	}
 	if out, code := at("--tls-cert", other.ClientCert, "--tls-key", other.ClientKey, "--tls-ca", good.CA); code != 0 || out != head {
 		t.Errorf("with a certificate that is trusted now: exit %d, %q", code, out)
 	}
-	p.end()
+	p.End()
 }
