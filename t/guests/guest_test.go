@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -19,6 +20,7 @@ type transport string
 const (
 	tcp    transport = "tcp"
 	virtfs transport = "virtfs"
+	both   transport = "both" // virtfs besides, at /virtfs
 )
 
 // guest is a small guest whose program is a shell that takes commands from here.
@@ -52,7 +54,10 @@ func boot(t *testing.T, s *server, sp spec) *guest {
 	q := qemu.Spec{
 		Kernel: qemutest.Kernel(t, sp.kernel), Memory: memory, CPUs: sp.cpus, Net: true, Accel: qemu.TCG,
 		Program: []string{"/bin/sh"}, Env: []string{"PATH=/bin:/tools"},
-		Files: []qemu.File{{Path: "/checker", Source: checker(), Mode: 0o755}},
+		Files: []qemu.File{
+			{Path: "/checker", Source: checker(), Mode: 0o755},
+			{Path: "/probes", Source: filepath.Join(built, "probes"), Mode: 0o755},
+		},
 		Shares: []qemu.Share{
 			{Tag: "log", Dir: s.w.logDir(), Mount: "/log", ReadOnly: true},
 			{Tag: "tools", Dir: built, Mount: "/tools", ReadOnly: true, Cache: "loose"},
@@ -61,9 +66,14 @@ func boot(t *testing.T, s *server, sp spec) *guest {
 		Timeout: 15 * time.Minute, BootTimeout: 2 * time.Minute,
 	}
 	g.mount = "trans=tcp,version=9p2000.L,cache=none,access=any,msize=1044504,uname=" + sp.name
-	if sp.how == virtfs {
-		q.Shares = append(q.Shares, qemu.Share{Tag: "wcfs", Dir: s.mnt, Mount: "/wcfs"})
-	} else {
+	at := "/wcfs"
+	if sp.how == both {
+		at = "/virtfs"
+	}
+	if sp.how != tcp {
+		q.Shares = append(q.Shares, qemu.Share{Tag: "wcfs", Dir: s.mnt, Mount: at})
+	}
+	if sp.how != virtfs {
 		q.Mounts = []qemu.Mount{{Source: "10.0.2.2", Target: "/wcfs", Options: g.mount + ",port=" + sp.port}}
 	}
 	m, err := qemu.Start(context.Background(), q)

@@ -43,6 +43,8 @@ func build() (err error) {
 		server,
 		exec.Command("gcc", "-std=gnu11", "-O2", "-Wall", "-Wextra", "-Werror", "-pthread", "-static", "-I", client,
 			"checker/checker.c", filepath.Join(client, "wcfs.c"), "-o", checker()),
+		exec.Command("gcc", "-std=gnu11", "-O2", "-Wall", "-Wextra", "-Werror", "-pthread", "-static", "probes/probes.c",
+			"-o", filepath.Join(built, "probes")),
 	} {
 		if out, err := cmd.CombinedOutput(); err != nil {
 			return fmt.Errorf("%q: %w\n%s", cmd.Args, err, out)

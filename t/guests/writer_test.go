@@ -35,16 +35,26 @@ type writer struct {
 	end  [nfiles]int // blocks of the file
 	n    uint64      // commits
 
-	stop, done chan struct{}
+	stop, done chan struct{} // done is nil when it commits only when told
 	once       sync.Once
 }
 
 // startWriter makes the files, and commits to them until the test ends.
 func startWriter(t *testing.T) *writer {
 	t.Helper()
+	w := newWriter(t)
+	w.done = make(chan struct{})
+	go w.run()
+	t.Cleanup(w.finish)
+	return w
+}
+
+// newWriter makes the files.
+func newWriter(t *testing.T) *writer {
+	t.Helper()
 	seed := uint64(time.Now().UnixNano())
 	t.Logf("seed of the writer: %d", seed)
-	w := &writer{t: t, dir: t.TempDir(), rnd: rand.New(rand.NewPCG(seed, 1)), stop: make(chan struct{}), done: make(chan struct{})}
+	w := &writer{t: t, dir: t.TempDir(), rnd: rand.New(rand.NewPCG(seed, 1)), stop: make(chan struct{})}
 	fw, err := fswriter.Create(w.path())
 	if err != nil {
 		t.Fatal(err)
@@ -63,8 +73,6 @@ func startWriter(t *testing.T) *writer {
 			w.oids = append(w.oids, tx.NewFile(blksize))
 		}
 	}, initial())
-	go w.run()
-	t.Cleanup(w.finish)
 	return w
 }
 
@@ -114,7 +122,7 @@ func (w *writer) random() (list []change) {
 }
 
 // commit makes one commit of the changes, and tells of it.
-func (w *writer) commit(before func(*zgen.Tx), list []change) {
+func (w *writer) commit(before func(*zgen.Tx), list []change) zodb.Tid {
 	w.n++
 	tx := w.db.Begin()
 	if before != nil {
@@ -144,6 +152,7 @@ func (w *writer) commit(before func(*zgen.Tx), list []change) {
 	if err != nil {
 		w.t.Error(err)
 	}
+	return tid
 }
 
 func content(n uint64, c change) []byte {
