@@ -7,6 +7,7 @@ import (
 	"strings"
 	"testing"
 
+	"wcfs/t/served"
 	"wcfs/zcore/zdata"
 	"wcfs/zcore/zdata/zgen"
 	"wcfs/zcore/zodb"
@@ -81,7 +82,7 @@ func (w *world) manyChanges() zodb.Tid {
 			}
 		})
 	}
-	w.eventually("the new base", func() bool {
+	served.Eventually(w.t, "the new base", func() bool {
 		base = w.base()
 		return base != was
 	})

@@ -13,6 +13,7 @@ import (
 
 	"wcfs/t/py"
 	"wcfs/t/said"
+	"wcfs/t/served"
 	"wcfs/zcore/zdata"
 	"wcfs/zcore/zdata/zgen"
 	"wcfs/zcore/zodb"
@@ -201,7 +202,7 @@ func TestCloseWithPinOut(t *testing.T) {
 			got, err := reader.ask("read")
 			done <- fmt.Sprint(got, err)
 		}()
-		w.eventually("the pin", func() bool { return w.stat("pin") > before })
+		served.Eventually(w.t, "the pin", func() bool { return w.stat("pin") > before })
 		if _, err := fmt.Fprintln(p.in, "close"); err != nil {
 			t.Fatal(err)
 		}
@@ -239,14 +240,14 @@ func TestServerKilled(t *testing.T) {
 			ps = append(ps, one{p, c.looks})
 		}
 	}
-	w.kill()
+	w.srv.Kill()
 	want := w.sums(w.f, at)
 	for _, c := range ps {
 		for _, how := range c.looks {
 			if c.p.name == "py" && how == "map" {
 				continue // whom SIGBUS ends
 			}
-			w.eventually("the end of "+c.p.name, func() bool {
+			served.Eventually(w.t, "the end of "+c.p.name, func() bool {
 				got := c.p.may(t, "%s", how)
 				if strings.HasPrefix(got, "ok ") && got != want {
 					t.Errorf("%s client, %s: %s; want %s", c.p.name, how, got, want)
@@ -302,7 +303,7 @@ func TestArraysLive(t *testing.T) {
 		t.Errorf("the array after close: %s", got)
 	}
 	p.must(t, "drop")
-	w.eventually("the end of all links", func() bool { return w.stat("WatchLink") == 0 })
+	served.Eventually(w.t, "the end of all links", func() bool { return w.stat("WatchLink") == 0 })
 }
 
 // wcfs watch and wcfs cat --at.
@@ -316,13 +317,13 @@ func TestCommands(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer cmd.Process.Kill()
-	w.eventually("the watch", func() bool { return strings.Contains(out.String(), "@"+at0.String()) })
+	served.Eventually(w.t, "the watch", func() bool { return strings.Contains(out.String(), "@"+at0.String()) })
 	at1 := w.write(1, "changed")
 	p := start(t, "c")
 	p.must(t, "open %s %s %s", w.mnt, w.f, at1)
 	p.must(t, "map")
 	pin := fmt.Sprintf("pin %s #1 @", w.f)
-	w.eventually("the pin", func() bool { return strings.Contains(out.String(), pin) })
+	served.Eventually(w.t, "the pin", func() bool { return strings.Contains(out.String(), pin) })
 	cmd.Process.Signal(syscall.SIGINT)
 	if err := cmd.Wait(); err != nil {
 		t.Errorf("watch: %v\n%s", err, out.String())
@@ -351,8 +352,8 @@ func TestCommands(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer cmd.Process.Kill()
-	w.eventually("the watch", func() bool { return strings.Contains(out.String(), "watch "+w.f.String()) })
-	w.kill()
+	served.Eventually(w.t, "the watch", func() bool { return strings.Contains(out.String(), "watch "+w.f.String()) })
+	w.srv.Kill()
 	if err := cmd.Wait(); err == nil || !strings.Contains(out.String(), "view is lost") {
 		t.Errorf("watch of a server that was killed: %v\n%s", err, out.String())
 	}

@@ -13,6 +13,7 @@ import (
 	"strings"
 	"time"
 
+	"wcfs/t/served"
 	"wcfs/zcore/client"
 	"wcfs/zcore/zodb"
 )
@@ -39,7 +40,7 @@ func goClient() {
 }
 
 func goDo(v **client.View, cmd string, args []string) (answer string, err error) {
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	ctx, cancel := context.WithTimeout(context.Background(), served.Patience)
 	defer cancel()
 	switch cmd {
 	case "open", "base":

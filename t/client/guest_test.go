@@ -11,7 +11,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"regexp"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -21,6 +20,7 @@ import (
 	"wcfs/qemu/qemutest"
 	"wcfs/t/py"
 	"wcfs/t/said"
+	"wcfs/t/served"
 	"wcfs/zcore/zdata/zgen"
 	"wcfs/zcore/zodb"
 )
@@ -128,7 +128,7 @@ func startGuest(t *testing.T, kernel, addr string, kinds []string) []*proc {
 		go func() { cmd.Wait(); close(ended) }()
 		select {
 		case <-ended:
-		case <-time.After(patience):
+		case <-time.After(served.Patience):
 			cmd.Process.Kill()
 			<-ended
 		}
@@ -168,14 +168,7 @@ func startGuest(t *testing.T, kernel, addr string, kinds []string) []*proc {
 }
 
 // nineAddr returns where the server listens for 9P.
-func (w *world) nineAddr() string {
-	w.t.Helper()
-	m := regexp.MustCompile(`9p=(tcp:\S+)`).FindStringSubmatch(w.log.String())
-	if m == nil {
-		w.t.Fatalf("the server does not tell its address:\n%s", w.log.String())
-	}
-	return m[1]
-}
+func (w *world) nineAddr() string { return "tcp:" + w.srv.Address("tcp") }
 
 // muxWriter writes whole lines for one client of mux.py.
 type muxWriter struct {

@@ -10,12 +10,12 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
 	"wcfs/t/py"
 	"wcfs/t/said"
+	"wcfs/t/served"
 	"wcfs/zcore/zdata"
 	"wcfs/zcore/zdata/zgen"
 	"wcfs/zcore/zodb"
@@ -26,9 +26,6 @@ const (
 	envClient = "WCFS_TEST_CLIENT" // set: this program is the client in Go
 	envMap    = "WCFS_TEST_MAP"    // set: which maps
 )
-
-// patience is how long anything may take that should take a moment, on a busy machine.
-const patience = 60 * time.Second
 
 // built is what TestMain made; read only then.
 var built struct{ wcfs, dir, client, self string }
@@ -62,14 +59,12 @@ func build() (err error) {
 	if err != nil {
 		return err
 	}
-	args := []string{"build", "-o", built.wcfs}
-	if raceEnabled {
-		args = append(args, "-race")
+	if err := served.Build(built.dir, served.Race, "wcfs"); err != nil {
+		return err
 	}
 	c := filepath.Join(py.Root(), "zcore/client/c")
 	cc := []string{"-std=gnu11", "-Wall", "-Wextra", "-Werror", "-O2", "-g", "-I", c}
 	for _, cmd := range []*exec.Cmd{
-		exec.Command("go", append(args, "wcfs")...),
 		exec.Command("gcc", append(cc, "-shared", "-fPIC", "-pthread", "-o", filepath.Join(built.dir, "libwcfs.so"), filepath.Join(c, "wcfs.c"))...),
 		exec.Command("gcc", append(cc, "-pthread", "-o", built.client, "prog/testclient.c", filepath.Join(c, "wcfs.c"))...),
 	} {
@@ -88,9 +83,7 @@ type world struct {
 	db   *zgen.DB
 	f    zodb.Oid // the first file
 	args []string // of the server
-	srv  *exec.Cmd
-	log  said.Buffer
-	done chan struct{} // closed when the server has ended
+	srv  *served.Proc
 }
 
 // newWorld writes a database whose first transaction is init, and serves it.
@@ -110,13 +103,6 @@ func newWorld(t *testing.T, blksize int64, init func(tx *zgen.Tx, f zodb.Oid), a
 		}
 	})
 	w.args = append(append([]string{"serve", "--mount", w.mnt}, args...), "file://"+path)
-	t.Cleanup(func() {
-		w.kill()
-		syscall.Unmount(w.mnt, 2 /* MNT_DETACH */)
-		if text := w.log.String(); t.Failed() || strings.Contains(text, "DATA RACE") {
-			t.Errorf("the server said:\n%s", text)
-		}
-	})
 	w.serve()
 	return w
 }
@@ -124,40 +110,14 @@ func newWorld(t *testing.T, blksize int64, init func(tx *zgen.Tx, f zodb.Oid), a
 // serve starts the server and waits until it is ready.
 func (w *world) serve() {
 	w.t.Helper()
-	srv, done := exec.Command(built.wcfs, w.args...), make(chan struct{})
-	w.srv, w.done = srv, done
-	srv.Stdout, srv.Stderr = &w.log, &w.log
-	if err := srv.Start(); err != nil {
-		w.t.Fatal(err)
-	}
-	go func() {
-		srv.Wait()
-		close(done)
-	}()
-	w.eventually("the mount", func() bool {
-		select {
-		case <-done:
-			w.t.Fatalf("the server ended:\n%s", w.log.String())
-		default:
-		}
-		f, err := os.Open(filepath.Join(w.mnt, ".wcfs/zurl")) // a stat may be answered from the cache of a dead mount
-		if err == nil {
-			f.Close()
-		}
-		return err == nil
-	})
+	w.srv = served.Serve(w.t, w.mnt, exec.Command(built.wcfs, w.args...))
 }
 
 // restart has a new server take the place of one that was killed.
 func (w *world) restart() {
 	w.t.Helper()
-	w.kill()
+	w.srv.Kill()
 	w.serve()
-}
-
-func (w *world) kill() {
-	w.srv.Process.Kill()
-	<-w.done
 }
 
 // commit makes one transaction. It may be called by one goroutine at a time.
@@ -183,15 +143,6 @@ func fill(tx *zgen.Tx, db *zgen.DB, f zodb.Oid, blk zdata.Blk, text string) {
 	}
 	const blksize = 4096 // of the smallest: the rest of a larger block is zeros
 	tx.Write(f, blk, []byte(strings.Repeat(text, blksize/len(text))), kind)
-}
-
-func (w *world) eventually(what string, cond func() bool) {
-	w.t.Helper()
-	for deadline := time.Now().Add(patience); !cond(); time.Sleep(2 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			w.t.Fatalf("waited too long for %s", what)
-		}
-	}
 }
 
 // sums is what "map" and "read" must answer.
@@ -220,7 +171,7 @@ type proc struct {
 // start starts a client; it is killed when the test ends.
 func start(t *testing.T, kind string) *proc {
 	t.Helper()
-	p := &proc{name: kind, patience: patience}
+	p := &proc{name: kind, patience: served.Patience}
 	words := words(kind)
 	env := os.Environ()
 	for ; strings.Contains(words[0], "="); words = words[1:] {

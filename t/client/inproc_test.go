@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"wcfs/t/served"
 	"wcfs/zcore/client"
 	"wcfs/zcore/zdata"
 	"wcfs/zcore/zdata/zgen"
@@ -112,10 +113,10 @@ func TestGoFuture(t *testing.T) {
 	if n, err := v.ReadAt(make([]byte, 10), 0); n != 10 || err != nil || v.At() != at || v.Err() != nil {
 		t.Errorf("%d bytes, %v, @%s, %v", n, err, v.At(), v.Err())
 	}
-	w.kill()
+	w.srv.Kill()
 	select {
 	case <-v.Lost():
-	case <-time.After(patience):
+	case <-time.After(served.Patience):
 		t.Fatal("the view is not lost")
 	}
 	if _, err := v.ReadAt(make([]byte, 10), 0); !errors.Is(err, client.ErrLost) || !errors.Is(v.Err(), client.ErrLost) {

@@ -13,6 +13,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"wcfs/t/served"
 	"wcfs/zcore/zdata"
 	"wcfs/zcore/zdata/zgen"
 	"wcfs/zcore/zodb"
@@ -56,12 +57,12 @@ func TestIsolation(t *testing.T) {
 	commits := 0
 	began := time.Now()
 	enough := func() bool { return time.Since(began) > long && looks.Load() >= 200 && pinned.Load() > 0 }
-	for ; !enough() && !stop.Load() && time.Since(began) < long+patience; commits++ {
+	for ; !enough() && !stop.Load() && time.Since(began) < long+served.Patience; commits++ {
 		w.commit(func(tx *zgen.Tx) { randomChange(tx, w, rnd) })
 		if rnd.IntN(8) == 0 {
 			unix.Fadvise(int(head.Fd()), 0, 0, unix.FADV_DONTNEED)
 		}
-		for end := time.Now().Add(patience); int64(commits) > looks.Load()+50 && time.Now().Before(end) && !stop.Load(); {
+		for end := time.Now().Add(served.Patience); int64(commits) > looks.Load()+50 && time.Now().Before(end) && !stop.Load(); {
 			time.Sleep(time.Millisecond) // the clients are to see something of it
 		}
 	}
