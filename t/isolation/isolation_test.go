@@ -15,10 +15,9 @@ import (
 	"testing"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"wcfs/t/isolation/dropcaches"
 	"wcfs/t/py"
+	"wcfs/t/served"
 )
 
 const blksize = 16 << 10
@@ -36,13 +35,11 @@ func build(t *testing.T) (dir string) {
 	t.Helper()
 	dir = t.TempDir()
 	client := filepath.Join(py.Root(), "zcore/client/c")
-	goArgs := []string{"build", "-o", dir}
-	if raceEnabled {
-		goArgs = append(goArgs, "-race")
+	if err := served.Build(dir, served.Race, "wcfs", "wcfs/t/isolation/gochecker"); err != nil {
+		t.Fatal(err)
 	}
 	cflags := []string{"-std=c11", "-O2", "-Wall", "-Wextra", "-Werror", "-pthread", "-I", client}
 	for _, cmd := range []*exec.Cmd{
-		exec.Command("go", append(goArgs, "wcfs", "wcfs/t/isolation/gochecker")...),
 		exec.Command("gcc", append(cflags, "checker/checker.c", filepath.Join(client, "wcfs.c"), "-o", filepath.Join(dir, "checker"))...),
 		exec.Command("gcc", append(cflags, "-shared", "-fPIC", filepath.Join(client, "wcfs.c"), "-o", filepath.Join(dir, "libwcfs.so"))...),
 	} {
@@ -68,8 +65,7 @@ type run struct {
 
 	mnt, log string
 	oids     []string
-	server   *exec.Cmd
-	serverSt bytes.Buffer
+	server   *served.Proc
 }
 
 func TestIsolation(t *testing.T) {
@@ -121,7 +117,7 @@ func (r *run) do() {
 	stop()
 	stats := r.stats()
 	t.Logf("%v; pins %d, kills %d; caches dropped %d times", total, stats["pin"], stats["pinkill"], pages.drops.Load())
-	r.stopServer()
+	r.server.End()
 	if stats["pinkill"] != 0 {
 		t.Errorf("%d clients were killed", stats["pinkill"])
 	}
@@ -159,29 +155,9 @@ func (r *run) database() string { return filepath.Join(filepath.Dir(r.log), "Dat
 
 func (r *run) startServer() {
 	r.t.Helper()
-	r.server = r.command(filepath.Join(r.bin, "wcfs"), "-pintimeout="+r.pintimeout.String(), "file://"+r.database(), r.mnt)
-	r.server.Env = append(os.Environ(), fmt.Sprintf("GOMAXPROCS=%d", r.gomaxprocs), "GORACE=atexit_sleep_ms=0")
-	r.server.Stderr = &r.serverSt
-	r.t.Cleanup(func() { unix.Unmount(r.mnt, unix.MNT_DETACH) })
-	if err := r.server.Start(); err != nil {
-		r.t.Fatal(err)
-	}
-	r.t.Cleanup(func() { r.server.Process.Kill() })
-	for end := time.Now().Add(time.Minute); ; time.Sleep(5 * time.Millisecond) {
-		if _, err := os.ReadFile(filepath.Join(r.mnt, ".wcfs/zurl")); err == nil {
-			return
-		}
-		if time.Now().After(end) {
-			r.t.Fatal("the server is not ready")
-		}
-	}
-}
-
-func (r *run) stopServer() {
-	r.server.Process.Signal(syscall.SIGTERM)
-	if err := r.server.Wait(); err != nil || strings.Contains(r.serverSt.String(), "DATA RACE") || strings.Contains(r.serverSt.String(), "panic") {
-		r.t.Errorf("the server: %v\n%s", err, r.serverSt.String())
-	}
+	cmd := r.command(filepath.Join(r.bin, "wcfs"), "-pintimeout="+r.pintimeout.String(), "file://"+r.database(), r.mnt)
+	cmd.Env = append(os.Environ(), fmt.Sprintf("GOMAXPROCS=%d", r.gomaxprocs), "GORACE=atexit_sleep_ms=0")
+	r.server = served.Serve(r.t, r.mnt, cmd)
 }
 
 // clients runs the checkers and adds up what they say.
