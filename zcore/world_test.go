@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -21,7 +22,8 @@ type world struct {
 	f    zodb.Oid
 	core *Core
 
-	gapNext bool // the next commit is reported as a gap
+	gapNext bool                   // the next commit is reported as a gap
+	yield   atomic.Pointer[func()] // called at each step; nil: nothing
 
 	mu    sync.Mutex
 	stops map[Step]*stop // mu; one-shot
@@ -43,6 +45,9 @@ func (w *world) stopAt(step Step) (reached <-chan struct{}, release func()) {
 }
 
 func (w *world) step(step Step) {
+	if y := w.yield.Load(); y != nil {
+		(*y)()
+	}
 	w.mu.Lock()
 	s := w.stops[step]
 	delete(w.stops, step)

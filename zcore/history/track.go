@@ -198,6 +198,13 @@ func (t *Tail) listTouches(f *File, b *block, v zodb.Tid) zodb.Tid {
 	return 0
 }
 
+// Holds returns how many holds there are.
+func (t *Tail) Holds() int {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return len(t.holds)
+}
+
 // Tracked returns how many blocks are tracked in all files.
 func (t *Tail) Tracked() int {
 	t.mu.Lock()
