@@ -5,8 +5,8 @@ import (
 )
 
 const (
-	prefetchAhead = 2       // blocks
-	prefetches    = 4       // loads at once, over all files
+	prefetchAhead = 4       // blocks
+	prefetches    = 6       // loads at once, over all files; fewer than a driver has connections
 	prefetchMax   = 8 << 20 // larger blocks are not loaded ahead, bytes
 	recentBlks    = 16      // blocks of a file that readers are remembered to be at
 )
