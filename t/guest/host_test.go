@@ -9,12 +9,10 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
-	"syscall"
 	"testing"
-	"time"
 
 	"wcfs/t/py"
-	"wcfs/t/said"
+	"wcfs/t/served"
 	"wcfs/zcore/tree/treetest"
 	"wcfs/zcore/tree/treetest/fixture"
 	"wcfs/zcore/zodb/fswriter"
@@ -31,10 +29,8 @@ func build(m *testing.M) {
 		os.Exit(1)
 	}
 	built = dir
-	cmd := exec.Command("go", "build", "-o", dir, "wcfs", "wcfs/t/guest/guestbin")
-	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := cmd.CombinedOutput(); err != nil {
-		fmt.Fprintf(os.Stderr, "go build: %v\n%s", err, out)
+	if err := served.Build(dir, false, "wcfs", "wcfs/t/guest/guestbin"); err != nil {
+		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}
 	code := m.Run()
@@ -73,51 +69,14 @@ type server struct {
 func serve(t *testing.T, zurl string, more ...string) server {
 	t.Helper()
 	s := server{mnt: t.TempDir()}
-	log := new(said.Buffer)
 	if len(more) > 0 {
 		s.unix = more[len(more)-1]
 	}
 	args := append([]string{"serve", "--mount", s.mnt, "--9p", "tcp:127.0.0.1:0"}, append(more, zurl)...)
-	cmd := exec.Command(filepath.Join(built, "wcfs"), args...)
-	cmd.Stdout, cmd.Stderr = log, log
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	done := make(chan struct{})
-	go func() {
-		_ = cmd.Wait()
-		close(done)
-	}()
-	t.Cleanup(func() {
-		_ = cmd.Process.Signal(syscall.SIGTERM)
-		select {
-		case <-done:
-		case <-time.After(20 * time.Second):
-			t.Errorf("server does not end")
-			_ = cmd.Process.Kill()
-			<-done
-			_ = exec.Command("fusermount3", "-uz", s.mnt).Run()
-		}
-		if t.Failed() {
-			t.Logf("server %s:\n%s", zurl, log)
-		}
-	})
-	for deadline := time.Now().Add(time.Minute); ; time.Sleep(10 * time.Millisecond) {
-		if i := strings.Index(log.String(), "9p=tcp:"); i >= 0 {
-			s.addr, _, _ = strings.Cut(log.String()[i+len("9p=tcp:"):], " ")
-		}
-		if _, err := os.Stat(filepath.Join(s.mnt, ".wcfs/zurl")); err == nil && s.addr != "" {
-			return s
-		}
-		select {
-		case <-done:
-			t.Fatalf("server ended:\n%s", log)
-		default:
-		}
-		if time.Now().After(deadline) {
-			t.Fatalf("server is not ready:\n%s", log)
-		}
-	}
+	p := served.Serve(t, s.mnt, exec.Command(filepath.Join(built, "wcfs"), args...))
+	s.addr = p.Address("tcp")
+	t.Cleanup(p.End)
+	return s
 }
 
 // writer is a Python process that commits when told.
