@@ -13,7 +13,6 @@ import (
 
 const (
 	dropParallel = 8                     // blocks invalidated at once
-	saveWait     = time.Second           // a store under @rev that takes longer, as when a page there is under READ, goes on in the background
 	uploadPause  = 50 * time.Millisecond // before a block is uploaded that had but one small READ; such go one by one
 	maxSmall     = 4096                  // small READs remembered per file
 	uploads      = 4                     // uploads at once over all files
@@ -58,7 +57,7 @@ func (c *Core) dirty(batch []zodb.Commit, deltas [][]history.FileDelta) map[zodb
 	return out
 }
 
-// dropChanged removes what changed from the page cache, saving it for @rev where it can, then has
+// dropChanged removes what changed from the page cache, keeping it for @rev where it can, then has
 // sizes and mtimes asked anew. It returns when no page with content older than t is left.
 func (c *Core) dropChanged(ctx context.Context, files map[zodb.Oid]*dirty, old, t zodb.Tid) error {
 	g, gctx := errgroup.WithContext(ctx)
@@ -88,7 +87,7 @@ func (c *Core) dropChanged(ctx context.Context, files map[zodb.Oid]*dirty, old, 
 	return nil
 }
 
-// dropBlk saves and invalidates one block.
+// dropBlk invalidates one block, having it kept for @rev where it can.
 func (c *Core) dropBlk(ctx context.Context, f *HeadFile, blk Blk, ch change, t zodb.Tid) error {
 	c.step(StepInvalidate)
 	if err := c.waitQuiet(ctx, f, blk, t); err != nil {
@@ -102,64 +101,8 @@ func (c *Core) dropBlk(ctx context.Context, f *HeadFile, blk Blk, ch change, t z
 		return err
 	}
 	defer unlock()
-	c.saveOld(ctx, f, blk, ch)
+	c.keepOld(ctx, f, blk, ch)
 	return c.pc.Invalidate(f.Oid(), int64(blk)*f.h.Blksize, f.h.Blksize)
-}
-
-// saveOld keeps the old content of a wholly cached block under its @rev. What the kernel returns is
-// taken only when it is what is known to have been loaded: a wrong page there would be for ever.
-func (c *Core) saveOld(ctx context.Context, f *HeadFile, blk Blk, ch change) {
-	if !ch.save.Hole && ch.save.Serial == 0 || f.h.Blksize%c.pageSize != 0 {
-		return
-	}
-	off := int64(blk) * f.h.Blksize
-	size, _ := c.tail.Attr(f.h, ch.tid-1)
-	if off+f.h.Blksize > size {
-		return
-	}
-	probe := make([]byte, c.pageSize)
-	if n, err := c.pc.Retrieve(f.Oid(), off, probe); err != nil || n < len(probe) {
-		return
-	}
-	data, giveBack := c.buffer(f.h.Blksize)
-	if n, err := c.pc.Retrieve(f.Oid(), off, data); err != nil || n < len(data) || !c.isOld(ctx, data, ch) {
-		giveBack()
-		return
-	}
-	rev, err := c.tail.BlkRevAt(ctx, f.h, blk, ch.tid-1)
-	if err != nil {
-		giveBack()
-		return
-	}
-	stored := make(chan struct{})
-	go func() {
-		defer close(stored)
-		defer giveBack()
-		if err := c.pc.StoreRev(rev, f.Oid(), off, data); err != nil {
-			c.log.Debug("old block not kept in the page cache", "file", f.Oid(), "blk", blk, "rev", rev, "cause", err)
-		}
-	}()
-	select {
-	case <-stored:
-	case <-time.After(saveWait):
-	case <-ctx.Done():
-	}
-}
-
-// isOld reports whether data is what the block was before the change. Where that was not looked at when it
-// was read, it is taken from the database, in place of what data holds.
-func (c *Core) isOld(ctx context.Context, data []byte, ch change) bool {
-	switch {
-	case ch.save.Hole:
-		return c.tail.Hash(data) == c.tail.Hash(nil)
-	case ch.save.Hash != 0:
-		return c.tail.Hash(data) == ch.save.Hash
-	}
-	ok, err := c.copyPlain(ctx, data, ch.save.ZBlk, ch.tid-1, ch.save.Serial)
-	if err != nil {
-		c.log.Debug("old block not kept in the page cache", "zblk", ch.save.ZBlk, "cause", err)
-	}
-	return ok
 }
 
 // uploadLater uploads after a pause, unless it already has another to do.

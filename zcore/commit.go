@@ -107,19 +107,27 @@ func (c *Core) commit(ctx context.Context, batch []zodb.Commit) error {
 	c.step(StepDelta)
 	old, last := c.moveView(batch[len(batch)-1].Tid)
 	c.step(StepView)
-	if err := c.dropChanged(ctx, c.dirty(batch, deltas), old, last); err != nil {
+	files := c.dirty(batch, deltas)
+	if err := c.dropChanged(ctx, files, old, last); err != nil {
 		return err
 	}
 	c.step(StepDropped)
 	changed := 0
+	var lines []zheadLine
 	for i, com := range batch {
-		c.announce(com.Tid)
+		lines = append(lines, c.announce(com.Tid)...)
 		for _, d := range deltas[i] {
 			changed += len(d.Blocks)
 		}
 	}
 	c.moveBase(changed)
 	c.step(StepAnnounced)
+	if len(lines) > 0 { // they come when all is applied
+		for _, d := range files {
+			d.f.waitKept(ctx)
+		}
+		c.tellZheads(lines)
+	}
 	return nil
 }
 
@@ -132,13 +140,15 @@ func (c *Core) moveView(tid zodb.Tid) (old, now zodb.Tid) {
 	return old, tid
 }
 
-func (c *Core) announce(tid zodb.Tid) {
+// announce returns what is to be told to the zhead streams that are open now.
+func (c *Core) announce(tid zodb.Tid) (lines []zheadLine) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.head = tid
 	close(c.headMove)
 	c.headMove = make(chan struct{})
 	for z := range c.zheads {
-		z.pushLocked(tid)
+		lines = append(lines, zheadLine{z, tid})
 	}
+	return lines
 }

@@ -39,7 +39,7 @@ func (b content) readAhead() {
 		return // it is only a help
 	}
 	raw.Control(func(fd uintptr) {
-		if isCached(fd, b.plain.Off+2*b.plain.Len-1) {
+		if inMemory(fd, b.plain.Off+2*b.plain.Len-1) {
 			return // the rest most likely is too, and asking for that takes time
 		}
 		for off := int64(0); off < 2*b.plain.Len; off += aheadStep {
@@ -50,8 +50,8 @@ func (b content) readAhead() {
 	})
 }
 
-// isCached tells whether a byte of a file can be read without a wait for the disk.
-func isCached(fd uintptr, off int64) bool {
+// inMemory tells whether a byte of a file can be read without a wait for the disk.
+func inMemory(fd uintptr, off int64) bool {
 	n, err := unix.Preadv2(int(fd), [][]byte{make([]byte, 1)}, off, unix.RWF_NOWAIT)
 	return err == nil && n >= 0 // 0: the file ends before
 }

@@ -8,7 +8,9 @@
 //
 // The order of events, for a batch of commits up to tid t:
 //
-//	publish -> delta -> view = t -> save and invalidate changed blocks -> announce t
+//	publish -> delta -> view = t -> keep and invalidate changed blocks -> announce t
+//
+// Keeping old blocks for @rev (keep.go) means to settle what they are; the copy is made in the background.
 //
 // A read takes the view, tracks what it looked up, loads, has older watches pin, and is answered. New
 // content enters a page only by a reply or upload made after every older watch of its domain
@@ -64,6 +66,8 @@ type Core struct {
 	smallRead   int           // READs up to this size are random access, bytes
 	prefetching chan struct{} // bounds loads ahead of readers
 	uploadIdle  chan struct{} // bounds uploads that are in no hurry
+	keeping     chan struct{} // bounds old blocks on their way to @rev
+	keepStore   chan struct{} // bounds those being stored
 
 	ctx    context.Context // ends with EIO mode or after Run
 	cancel context.CancelCauseFunc
@@ -113,6 +117,8 @@ func New(ctx context.Context, stor zodb.Storage, opts Options) (*Core, error) {
 		smallRead:   32 << 10,
 		prefetching: make(chan struct{}, prefetches),
 		uploadIdle:  make(chan struct{}, 1),
+		keeping:     make(chan struct{}, keeps),
+		keepStore:   make(chan struct{}, keepStore),
 		failed:      make(chan struct{}),
 		view:        head,
 		head:        head,

@@ -30,6 +30,7 @@ type HeadFile struct {
 	watches   map[*Domain]*watchTable // mu
 	cacheLock map[Blk]chan struct{}   // mu; held per block over uploads and invalidations
 	small     map[Blk]struct{}        // mu; blocks that had one small READ, at most maxSmall
+	keeps     []*keep                 // mu; old blocks on their way to @rev
 
 	recent     [recentBlks]Blk // mu; where readers in order are
 	nextRecent int             // mu; the next of recent to be replaced

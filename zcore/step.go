@@ -25,6 +25,7 @@ const (
 	StepWatchView  Step = "watch: took the view"
 	StepPinDecide  Step = "pin: about to be decided"
 	StepPinSend    Step = "pin: about to be sent"
+	StepKeep       Step = "keep: about to store under @rev"
 	StepUpload     Step = "upload: checked"
 	StepPrefetch   Step = "prefetch: looked up"
 )

@@ -6,7 +6,8 @@ import (
 	"wcfs/zcore/zodb"
 )
 
-// ZheadStream is one open of .wcfs/debug/zhead: a line for every commit announced since.
+// ZheadStream is one open of .wcfs/debug/zhead: a line for every commit announced since, written once
+// old blocks are kept under @rev too.
 type ZheadStream struct {
 	c    *Core
 	tids []zodb.Tid    // Core.mu; announced, not read yet
@@ -21,6 +22,20 @@ func (c *Core) OpenZhead() *ZheadStream {
 	c.zheads[z] = struct{}{}
 	c.mu.Unlock()
 	return z
+}
+
+// zheadLine is a line to be written to a stream.
+type zheadLine struct {
+	z   *ZheadStream
+	tid zodb.Tid
+}
+
+func (c *Core) tellZheads(lines []zheadLine) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, l := range lines {
+		l.z.pushLocked(l.tid)
+	}
 }
 
 // pushLocked adds a tid. Core.mu must be held.

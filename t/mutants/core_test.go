@@ -47,9 +47,24 @@ func coreMutants() []mutant {
 			edits: []edit{{"defer unlock()\n\tif !c.tail.Unchanged", "unlock()\n\tif !c.tail.Unchanged"}},
 		},
 		{
-			name: "retrieve-trusted", file: "zcore/cache.go",
+			name: "retrieve-trusted", file: "zcore/keep.go",
 			why:   "what the kernel returns is stored under @rev unseen",
-			edits: []edit{{"|| !c.isOld(ctx, data, ch) {", "|| ch.tid == 0 {"}},
+			edits: []edit{{"if c.tail.Hash(data) != save.Hash {", "if save.Hash == 0 {"}},
+		},
+		{
+			name: "memory-trusted", file: "zcore/keep.go",
+			why:   "what is in memory is stored under @rev though it is not what was read",
+			edits: []edit{{"b != nil && b.Serial == save.Serial {", "b != nil {"}, {"k.ch.tid-1); b != nil", "k.ch.tid); b != nil"}},
+		},
+		{
+			name: "zhead-early", file: "zcore/commit.go",
+			why:   "a commit is said to be applied while old blocks are still on their way",
+			edits: []edit{{"\t\t\td.f.waitKept(ctx)\n", "\t\t\t_ = d\n"}},
+		},
+		{
+			name: "kept-in-part", file: "zcore/keep.go",
+			why:   "a block of which only a part is cached is kept",
+			edits: []edit{{"return first && last", "return first || last"}},
 		},
 		{
 			name: "no-pins-on-read", file: "zcore/read.go",
@@ -123,7 +138,7 @@ func coreMutants() []mutant {
 			name: "view-before-entry", file: "zcore/setup.go",
 			why: "between the view of a set-up and its entry into the table a read sees no watch",
 			edits: []edit{
-				{"\tw, err := l.enter(ctx, on", "\tc.mu.Lock()\n\tv := c.view\n\tc.mu.Unlock()\n\tc.step(StepWatchView)\n\tw, err := l.enter(ctx, on"},
+				{"\tw, known, err := l.enter(ctx, on", "\tc.mu.Lock()\n\tv := c.view\n\tc.mu.Unlock()\n\tc.step(StepWatchView)\n\tw, known, err := l.enter(ctx, on"},
 				{"\tc.mu.Lock()\n\tv := c.view\n\tc.mu.Unlock()\n\tc.step(StepWatchView)\n\tvar msgs", "\tvar msgs"},
 			},
 		},

@@ -76,6 +76,16 @@ func (t *Tail) Block(ctx context.Context, zblk zodb.Oid, at zodb.Tid, blksize in
 	}
 }
 
+// Recent returns the content of a ZBlk as of at if it is in memory, else nil.
+func (t *Tail) Recent(zblk zodb.Oid, at zodb.Tid) *Block {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if v, ok := t.blocks.get(zblk, at); ok {
+		return v.val
+	}
+	return nil
+}
+
 // startLocked begins a load. mu must be held.
 func (t *Tail) startLocked(ctx context.Context, key callKey, at zodb.Tid, blksize int64) *call {
 	// A load at or after tail is valid up to the first commit that touches the ZBlk; of one before it

@@ -191,9 +191,12 @@ func (f *revFile) Attr(context.Context) (Attr, error) {
 	return f.bigAttr(f.zf.Attr(), f.snap.key.rev), nil
 }
 
-func (f *revFile) Open(_ context.Context, who Caller, write bool) (Handle, error) {
+func (f *revFile) Open(ctx context.Context, who Caller, write bool) (Handle, error) {
 	if err := openCheck(f.fs, write); err != nil {
 		return nil, err
+	}
+	if !f.snap.key.base {
+		f.fs.core.WaitKept(ctx, who.Domain, f.oid)
 	}
 	f.fs.mu.Lock()
 	f.refs++
