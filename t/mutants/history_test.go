@@ -41,12 +41,12 @@ func historyMutants() []mutant {
 		{
 			name: "only-holes-change", file: "zcore/history/delta.go",
 			why:   "a block that another ZBlk serves now counts as unchanged",
-			edits: []edit{{"if b.m != r.m {", "if b.m.Hole != r.m.Hole {"}},
+			edits: []edit{{"if b.mapping() != r.m {", "if b.mapping().Hole != r.m.Hole {"}},
 		},
 		{
 			name: "no-size-path", file: "zcore/history/delta.go",
 			why:   "nobody looks at the size after a node of the file has changed",
-			edits: []edit{{"to.files[r.f] = true", "_ = to.files"}},
+			edits: []edit{{"to.files[f] = true", "_ = to.files"}},
 		},
 		{
 			name: "first-size-path", file: "zcore/history/track.go",
@@ -66,12 +66,12 @@ func historyMutants() []mutant {
 		{
 			name: "one-block-per-zblk", file: "zcore/history/delta.go",
 			why:   "of two blocks that one ZBlk serves only the first counts as changed",
-			edits: []edit{{"range t.blkMore[oid] {", "range t.blkMore[0] {"}},
+			edits: []edit{{"t.blkRefs.appendOf(buf[:0], oid) {", "t.blkRefs.appendOf(buf[:0], oid)[:min(1, len(t.blkRefs.appendOf(buf[:0], oid)))] {"}},
 		},
 		{
 			name: "zblk-stays", file: "zcore/history/delta.go",
 			why:   "the ZBlk that a block was mapped to before is still taken for its own",
-			edits: []edit{{"t.dropBlk(f, r.blk, b.m)\n", ""}},
+			edits: []edit{{"t.dropBlk(f, r.blk, b.mapping())\n", ""}},
 		},
 		{
 			name: "removed-keys-missed", file: "zcore/history/delta.go",
@@ -86,17 +86,17 @@ func historyMutants() []mutant {
 		{
 			name: "hull-stays", file: "zcore/history/track.go",
 			why:   "a node whose range has grown counts for its first range only",
-			edits: []edit{{"min(refs[i].lo, s.Lo), max(refs[i].hi, s.Hi)", "refs[i].lo, refs[i].hi"}},
+			edits: []edit{{"min(r.lo, s.Lo), max(r.hi(), s.Hi)", "r.lo, r.hi()"}},
 		},
 		{
 			name: "rev-before-at", file: "zcore/history/file.go",
 			why:   "a change at the very tid asked for is not found",
-			edits: []edit{{"if b.revs[i] <= at {", "if b.revs[i] < at {"}},
+			edits: []edit{{"if revs[i] <= at {", "if revs[i] < at {"}},
 		},
 		{
 			name: "revs-pruned", file: "zcore/history/file.go",
 			why:   "the newest change before the tail is forgotten, which is the answer for what comes after",
-			edits: []edit{{"for len(b.revs) >= 2 && b.revs[1] <= tail {", "for len(b.revs) >= 1 && b.revs[0] <= tail {"}},
+			edits: []edit{{"for len(revs) >= 2 && revs[1] <= tail {", "for len(revs) >= 1 && revs[0] <= tail {"}},
 		},
 		{
 			name: "rev-by-serial", quick: true, file: "zcore/history/revat.go",
@@ -134,7 +134,7 @@ func historyMutants() []mutant {
 		{
 			name: "late-load-noted", file: "zcore/history/track.go",
 			why:   "the serial of what a slow reader loaded is taken for that of a newer revision",
-			edits: []edit{{"b.m == m && b.current(v)", "b.m == m"}},
+			edits: []edit{{"b.mapping() == m && f.current(b, v)", "b.mapping() == m"}},
 		},
 	})
 }

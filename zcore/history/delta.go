@@ -125,16 +125,14 @@ type sized struct {
 func (t *Tail) touch(ctx context.Context, oids []zodb.Oid, c zodb.Commit) (touched, error) {
 	to := touched{map[*File]map[Blk]bool{}, map[*File]map[Blk]bool{}, map[*File]bool{}, map[*File]bool{}}
 	nodes := map[zodb.Oid][]nodeRef{}
+	var buf [2]blkRef
 	t.mu.Lock()
 	for _, oid := range oids {
-		if r, ok := t.blkRefs[oid]; ok {
-			mark(to.blks, r.f, r.blk)
-			for _, r := range t.blkMore[oid] {
-				mark(to.blks, r.f, r.blk)
-			}
+		for _, r := range t.blkRefs.appendOf(buf[:0], oid) {
+			mark(to.blks, t.byNo[r.file], r.blk)
 		}
-		if refs := t.nodeRefs[oid]; refs != nil {
-			nodes[oid] = slices.Clone(refs)
+		if refs := t.nodeRefs.appendOf(nil, oid); refs != nil {
+			nodes[oid] = refs
 		}
 	}
 	t.mu.Unlock()
@@ -149,12 +147,13 @@ func (t *Tail) touch(ctx context.Context, oids []zodb.Oid, c zodb.Commit) (touch
 		}
 		t.mu.Lock()
 		for _, r := range refs {
-			to.files[r.f] = true
+			f := t.byNo[r.file]
+			to.files[f] = true
 			if leaf && len(diff) > 0 {
-				to.keys[r.f] = true
+				to.keys[f] = true
 			}
 			for _, d := range diff {
-				r.f.between(max(d.lo, r.lo), min(d.hi, r.hi), func(b *block) { mark(to.look, r.f, b.blk) })
+				f.blocks.between(max(d.lo, r.lo), min(d.hi, r.hi()), func(b *block) { mark(to.look, f, b.blk) })
 			}
 		}
 		t.mu.Unlock()
@@ -271,7 +270,7 @@ func (t *Tail) apply(c zodb.Commit, to touched, moved map[*File][]remap, sizes m
 	for f, ms := range moved {
 		for _, r := range ms {
 			b := f.find(r.blk)
-			if b.m != r.m {
+			if b.mapping() != r.m {
 				mark(changed, f, r.blk)
 			}
 			t.addNodes(f, r.path)
@@ -292,10 +291,12 @@ func (t *Tail) apply(c zodb.Commit, to touched, moved map[*File][]remap, sizes m
 		slices.Sort(d.Blocks)
 		for _, blk := range d.Blocks {
 			b := f.find(blk)
-			d.Old = append(d.Old, Save{Hole: b.m.Hole, ZBlk: b.m.ZBlk, Serial: b.zserial, Hash: b.hash})
-			b.changed(c.Tid, t.tail)
+			m := b.mapping()
+			d.Old = append(d.Old, Save{Hole: m.Hole, ZBlk: m.ZBlk, Serial: b.zserial, Hash: b.hash})
+			f.changed(b, c.Tid, t.tail)
 			if c.Gap != 0 { // when in the gap it changed is found out when somebody asks
-				b.revs, b.since, b.base, b.pathMax = nil, c.Tid, 0, c.Tid
+				delete(f.revs, blk)
+				b.since, b.base, b.pathMax = c.Tid, 0, c.Tid
 				f.addRecent(sinceRef{c.Tid, blk})
 			}
 		}
@@ -304,8 +305,8 @@ func (t *Tail) apply(c zodb.Commit, to touched, moved map[*File][]remap, sizes m
 	for f, ms := range moved {
 		for _, r := range ms {
 			b := f.find(r.blk)
-			t.dropBlk(f, r.blk, b.m)
-			b.m = r.m
+			t.dropBlk(f, r.blk, b.mapping())
+			b.setMapping(r.m)
 			t.addBlk(f, r.blk, r.m)
 		}
 	}
@@ -344,10 +345,10 @@ func (t *Tail) recordLocked(c zodb.Commit, byFile map[*File]*FileDelta) []FileDe
 func (t *Tail) changedInGap(ctx context.Context, c zodb.Commit) ([]zodb.Oid, error) {
 	var oids, out []zodb.Oid
 	t.mu.Lock()
-	for oid := range t.nodeRefs {
+	for oid := range t.nodeRefs.one {
 		oids = append(oids, oid)
 	}
-	for oid := range t.blkRefs {
+	for oid := range t.blkRefs.one {
 		oids = append(oids, oid)
 	}
 	t.mu.Unlock()

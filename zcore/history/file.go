@@ -5,7 +5,6 @@ import (
 
 	"wcfs/zcore/zdata"
 	"wcfs/zcore/zodb"
-	"wcfs/zcore/zodb/btree"
 )
 
 // File is a bigfile that was looked up under head.
@@ -13,28 +12,13 @@ type File struct {
 	zdata.BigFile          // as of the first lookup; a change of Blksize or Blktab is fatal
 	Epoch         zodb.Tid // since when it has its blksize and blktab; 0 if since T0 or before
 
-	chunks  map[Blk]*chunk // Tail.mu; tracked blocks by blk / chunkSize
-	tracked int            // Tail.mu; number of tracked blocks
-	recent  []sinceRef     // Tail.mu; blocks in the order they became tracked, back to tail
-	deltas  []blkDelta     // Tail.mu; δF back to tail
-	attrs   []attr         // Tail.mu; size and mtime, by the commits that changed them; back to tail
-}
+	no fileNo // index in Tail.byNo
 
-// chunk holds the tracked blocks of chunkSize neighbouring blocks, sorted.
-type chunk struct{ blocks []block }
-
-const chunkSize = 64
-
-// block is what is known of one tracked block.
-type block struct {
-	blk     Blk
-	m       Mapping
-	since   zodb.Tid   // BlkRevAt for at >= since is answered by revs, or by base when there are none <= at
-	pathMax zodb.Tid   // largest serial of the nodes on its path as of since
-	zserial zodb.Tid   // serial of the ZBlk as last loaded, 0 if unknown
-	base    zodb.Tid   // BlkRevAt(since), 0 if not asked for yet
-	hash    uint64     // of the content with serial zserial; 0 if not known
-	revs    []zodb.Tid // changes after since, ascending; of those <= tail only the newest
+	blocks leaves             // Tail.mu; tracked blocks
+	revs   map[Blk][]zodb.Tid // Tail.mu; changes of tracked blocks after since, ascending; of those <= tail only the newest
+	recent []sinceRef         // Tail.mu; blocks in the order they became tracked, back to tail
+	deltas []blkDelta         // Tail.mu; δF back to tail
+	attrs  []attr             // Tail.mu; size and mtime, by the commits that changed them; back to tail
 }
 
 type blkDelta struct {
@@ -54,45 +38,12 @@ type sinceRef struct {
 	blk   Blk
 }
 
-// nodeRef says that a node is on the path of tracked blocks, or of the last key, of a file. The range
-// is the hull of all ranges the node was seen with: too wide costs time, too narrow would miss changes.
-type nodeRef struct {
-	f      *File
-	lo, hi btree.Key
-}
-
-type blkRef struct {
-	f   *File
-	blk Blk
-}
-
 // find returns a tracked block or nil. Tail.mu must be held; the pointer is good while it is.
-func (f *File) find(blk Blk) *block {
-	c := f.chunks[blk/chunkSize]
-	if c == nil {
-		return nil
-	}
-	i, ok := c.search(blk)
-	if !ok {
-		return nil
-	}
-	return &c.blocks[i]
-}
-
-func (c *chunk) search(blk Blk) (int, bool) {
-	return slices.BinarySearchFunc(c.blocks, blk, func(b block, blk Blk) int { return int(b.blk - blk) })
-}
+func (f *File) find(blk Blk) *block { return f.blocks.find(blk) }
 
 // insert adds a block that is not tracked yet. Tail.mu must be held.
 func (f *File) insert(b block) {
-	c := f.chunks[b.blk/chunkSize]
-	if c == nil {
-		c = &chunk{}
-		f.chunks[b.blk/chunkSize] = c
-	}
-	i, _ := c.search(b.blk)
-	c.blocks = slices.Insert(c.blocks, i, b)
-	f.tracked++
+	f.blocks.insert(b)
 	f.addRecent(sinceRef{b.since, b.blk})
 }
 
@@ -116,31 +67,6 @@ func (f *File) setAttr(tid zodb.Tid, size int64, tail zodb.Tid) {
 
 // lastAttr is the newest. Tail.mu must be held.
 func (f *File) lastAttr() attr { return f.attrs[len(f.attrs)-1] }
-
-// between calls fn for the tracked blocks in [lo, hi]. Tail.mu must be held.
-func (f *File) between(lo, hi btree.Key, fn func(*block)) {
-	clo, chi := Blk(max(lo, 0))/chunkSize, Blk(hi)/chunkSize
-	visit := func(c *chunk) {
-		for i := range c.blocks {
-			if k := btree.Key(c.blocks[i].blk); lo <= k && k <= hi {
-				fn(&c.blocks[i])
-			}
-		}
-	}
-	if chi-clo < Blk(len(f.chunks)) {
-		for n := clo; n <= chi; n++ {
-			if c := f.chunks[n]; c != nil {
-				visit(c)
-			}
-		}
-		return
-	}
-	for n, c := range f.chunks {
-		if clo <= n && n <= chi {
-			visit(c)
-		}
-	}
-}
 
 // dropDeltas forgets changes up to tail. Tail.mu must be held.
 func (f *File) dropDeltas(tail zodb.Tid) {
@@ -167,23 +93,31 @@ func (f *File) dropRecent(tail zodb.Tid) {
 }
 
 // changed records that the block changed at tid, whose content is not known yet. Tail.mu must be held.
-func (b *block) changed(tid, tail zodb.Tid) {
-	if n := len(b.revs); n > 0 && b.revs[n-1] == tid {
+func (f *File) changed(b *block, tid, tail zodb.Tid) {
+	revs := f.revs[b.blk]
+	if n := len(revs); n > 0 && revs[n-1] == tid {
 		return
 	}
-	for len(b.revs) >= 2 && b.revs[1] <= tail {
-		b.revs = b.revs[1:]
+	for len(revs) >= 2 && revs[1] <= tail {
+		revs = revs[1:]
 	}
-	b.revs = append(b.revs, tid)
+	f.revs[b.blk] = append(revs, tid)
 	b.zserial, b.hash = 0, 0
 }
 
 // revAt returns the newest recorded change <= at, or 0. Tail.mu must be held.
-func (b *block) revAt(at zodb.Tid) zodb.Tid {
-	for i := len(b.revs) - 1; i >= 0; i-- {
-		if b.revs[i] <= at {
-			return b.revs[i]
+func (f *File) revAt(blk Blk, at zodb.Tid) zodb.Tid {
+	revs := f.revs[blk]
+	for i := len(revs) - 1; i >= 0; i-- {
+		if revs[i] <= at {
+			return revs[i]
 		}
 	}
 	return 0
+}
+
+// current reports whether nothing is recorded to have changed after v. Tail.mu must be held.
+func (f *File) current(b *block, v zodb.Tid) bool {
+	revs := f.revs[b.blk]
+	return b.since <= v && (len(revs) == 0 || revs[len(revs)-1] <= v)
 }

@@ -43,22 +43,22 @@ type Tail struct {
 	seed maphash.Seed
 
 	mu       sync.Mutex
-	list     []published            // mu; ascending; covers (tail, head]
-	tail     zodb.Tid               // mu; >= t0
-	head     zodb.Tid               // mu; last published
-	last     map[zodb.Oid]zodb.Tid  // mu; newest commit in list that touched the object
-	lastGap  zodb.Tid               // mu; Tid of the newest gap in list
-	gaps     []gap                  // mu; unknown changes, ascending
-	holds    map[*Hold]struct{}     // mu
-	files    map[zodb.Oid]*File     // mu; by oid of the ZBigFile
-	nodeRefs map[zodb.Oid][]nodeRef // mu; tracked nodes
-	blkRefs  map[zodb.Oid]blkRef    // mu; tracked ZBlk -> its block
-	blkMore  map[zodb.Oid][]blkRef  // mu; further blocks that the same ZBlk serves
-	nodes    *mvcc[*btree.Node]     // mu
-	blocks   *mvcc[*Block]          // mu
-	calls    map[callKey]*call      // mu; block loads under way
-	shapes   shapes                 // has its own mutex, a leaf
-	trimmed  time.Time              // mu; when the list was last trimmed
+	list     []published           // mu; ascending; covers (tail, head]
+	tail     zodb.Tid              // mu; >= t0
+	head     zodb.Tid              // mu; last published
+	last     map[zodb.Oid]zodb.Tid // mu; newest commit in list that touched the object
+	lastGap  zodb.Tid              // mu; Tid of the newest gap in list
+	gaps     []gap                 // mu; unknown changes, ascending
+	holds    map[*Hold]struct{}    // mu
+	files    map[zodb.Oid]*File    // mu; by oid of the ZBigFile
+	byNo     []*File               // mu; by File.no
+	nodeRefs refs[nodeRef]         // mu; tracked nodes
+	blkRefs  refs[blkRef]          // mu; tracked ZBlk -> the blocks it serves
+	nodes    *mvcc[*btree.Node]    // mu
+	blocks   *mvcc[*Block]         // mu
+	calls    map[callKey]*call     // mu; block loads under way
+	shapes   shapes                // has its own mutex, a leaf
+	trimmed  time.Time             // mu; when the list was last trimmed
 }
 
 // published is one commit in the list.
@@ -96,9 +96,8 @@ func New(stor zodb.Storage, t0 zodb.Tid, opts Options) *Tail {
 		last:     map[zodb.Oid]zodb.Tid{},
 		holds:    map[*Hold]struct{}{},
 		files:    map[zodb.Oid]*File{},
-		nodeRefs: map[zodb.Oid][]nodeRef{},
-		blkRefs:  map[zodb.Oid]blkRef{},
-		blkMore:  map[zodb.Oid][]blkRef{},
+		nodeRefs: newRefs[nodeRef](),
+		blkRefs:  newRefs[blkRef](),
 		nodes:    newMVCC[*btree.Node](opts.NodeBytes),
 		blocks:   newMVCC[*Block](opts.BlockBytes),
 		calls:    map[callKey]*call{},

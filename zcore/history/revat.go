@@ -31,7 +31,7 @@ func (t *Tail) BlkRevAt(ctx context.Context, f *File, blk Blk, at zodb.Tid) (zod
 	since, base := b.since, b.base
 	var rev zodb.Tid
 	if at >= since {
-		rev = b.revAt(at)
+		rev = f.revAt(blk, at)
 	}
 	t.mu.Unlock()
 	if rev != 0 {
@@ -108,15 +108,15 @@ func (t *Tail) RevUpper(f *File, blk Blk, v zodb.Tid) zodb.Tid {
 	if b == nil {
 		return v
 	}
-	if rev := b.revAt(v); rev != 0 {
+	if rev := f.revAt(blk, v); rev != 0 {
 		return rev
 	}
 	switch {
 	case b.base != 0:
 		return b.base
-	case len(b.revs) > 0: // it changed after v: m and zserial are what it is now
+	case len(f.revs[blk]) > 0: // it changed after v: m and zserial are what it is now
 		return b.since
-	case b.m.Hole:
+	case b.zblk == noZBlk:
 		return max(t.t0, f.Epoch, b.pathMax)
 	case b.zserial != 0:
 		return min(b.since, max(t.t0, f.Epoch, b.pathMax, b.zserial))

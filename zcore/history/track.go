@@ -2,7 +2,6 @@ package history
 
 import (
 	"context"
-	"slices"
 
 	"wcfs/zcore/zdata"
 	"wcfs/zcore/zodb"
@@ -39,7 +38,8 @@ func (t *Tail) AddFile(v zodb.Tid, bf zdata.BigFile, epoch zodb.Tid, size int64,
 	if w := max(t.touchedAfter(bf.Oid, v), t.pathTouched(path, v)); w != 0 {
 		return nil, w
 	}
-	f := &File{BigFile: bf, Epoch: epoch, chunks: map[Blk]*chunk{}, attrs: []attr{{0, size, bf.Serial}}}
+	f := &File{BigFile: bf, Epoch: epoch, no: fileNo(len(t.byNo)), revs: map[Blk][]zodb.Tid{}, attrs: []attr{{0, size, bf.Serial}}}
+	t.byNo = append(t.byNo, f)
 	t.files[bf.Oid] = f
 	t.addNodes(f, path)
 	return f, 0
@@ -90,7 +90,9 @@ func (t *Tail) Track(f *File, blk Blk, v zodb.Tid, m Mapping, path []btree.Step)
 		return 0 // kept right by Delta since it was first tracked
 	}
 	f.dropRecent(t.tail)
-	f.insert(block{blk: blk, m: m, since: v, pathMax: pathMax(path)})
+	b := block{blk: blk, since: v, pathMax: pathMax(path)}
+	b.setMapping(m)
+	f.insert(b)
 	t.addNodes(f, path)
 	t.addBlk(f, blk, m)
 	return 0
@@ -106,48 +108,32 @@ func pathMax(path []btree.Step) zodb.Tid {
 
 // addNodes registers the nodes of a path. mu must be held.
 func (t *Tail) addNodes(f *File, path []btree.Step) {
+	var buf [2]nodeRef
 next:
 	for _, s := range path {
-		refs := t.nodeRefs[s.Oid]
-		for i := range refs {
-			if refs[i].f == f {
-				refs[i].lo, refs[i].hi = min(refs[i].lo, s.Lo), max(refs[i].hi, s.Hi)
+		for _, r := range t.nodeRefs.appendOf(buf[:0], s.Oid) {
+			if r.file == f.no {
+				if wider := newNodeRef(f, min(r.lo, s.Lo), max(r.hi(), s.Hi)); wider != r {
+					t.nodeRefs.replace(s.Oid, r, wider)
+				}
 				continue next
 			}
 		}
-		t.nodeRefs[s.Oid] = append(refs, nodeRef{f, s.Lo, s.Hi})
+		t.nodeRefs.add(s.Oid, newNodeRef(f, s.Lo, s.Hi))
 	}
 }
 
 // addBlk registers which ZBlk a block maps to. mu must be held.
 func (t *Tail) addBlk(f *File, blk Blk, m Mapping) {
-	if m.Hole {
-		return
+	if !m.Hole {
+		t.blkRefs.add(m.ZBlk, blkRef{f.no, blk})
 	}
-	if _, taken := t.blkRefs[m.ZBlk]; taken {
-		t.blkMore[m.ZBlk] = append(t.blkMore[m.ZBlk], blkRef{f, blk})
-		return
-	}
-	t.blkRefs[m.ZBlk] = blkRef{f, blk}
 }
 
 // dropBlk undoes addBlk. mu must be held.
 func (t *Tail) dropBlk(f *File, blk Blk, m Mapping) {
-	if m.Hole {
-		return
-	}
-	more := t.blkMore[m.ZBlk]
-	if t.blkRefs[m.ZBlk] != (blkRef{f, blk}) {
-		more = slices.DeleteFunc(more, func(r blkRef) bool { return r == blkRef{f, blk} })
-	} else if n := len(more); n > 0 {
-		t.blkRefs[m.ZBlk], more = more[n-1], more[:n-1]
-	} else {
-		delete(t.blkRefs, m.ZBlk)
-	}
-	if len(more) == 0 {
-		delete(t.blkMore, m.ZBlk)
-	} else {
-		t.blkMore[m.ZBlk] = more
+	if !m.Hole {
+		t.blkRefs.drop(m.ZBlk, blkRef{f.no, blk})
 	}
 }
 
@@ -155,14 +141,9 @@ func (t *Tail) dropBlk(f *File, blk Blk, m Mapping) {
 func (t *Tail) Loaded(f *File, blk Blk, v zodb.Tid, m Mapping, serial zodb.Tid, hash uint64) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if b := f.find(blk); b != nil && b.m == m && b.current(v) {
+	if b := f.find(blk); b != nil && b.mapping() == m && f.current(b, v) {
 		b.zserial, b.hash = serial, hash
 	}
-}
-
-// current reports whether nothing is recorded to have changed after v. Tail.mu must be held.
-func (b *block) current(v zodb.Tid) bool {
-	return b.since <= v && (len(b.revs) == 0 || b.revs[len(b.revs)-1] <= v)
 }
 
 // Unchanged reports whether a tracked block is still, as of the last published commit, what it was at
@@ -171,7 +152,7 @@ func (t *Tail) Unchanged(f *File, blk Blk, v zodb.Tid, m Mapping) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	b := f.find(blk)
-	if b == nil || b.m != m || !b.current(v) {
+	if b == nil || b.mapping() != m || !f.current(b, v) {
 		return false
 	}
 	return t.head == v || t.listTouches(f, b, v) == 0
@@ -180,16 +161,17 @@ func (t *Tail) Unchanged(f *File, blk Blk, v zodb.Tid, m Mapping) bool {
 // listTouches returns a commit published after v that touches the ZBlk or any node whose range has
 // the block, or 0: too much rather than too little. mu must be held.
 func (t *Tail) listTouches(f *File, b *block, v zodb.Tid) zodb.Tid {
+	var buf [2]nodeRef
 	for _, p := range t.list[t.after(v):] {
 		if p.Gap != 0 {
 			return p.Tid
 		}
 		for _, oid := range p.Oids {
-			if !b.m.Hole && oid == b.m.ZBlk {
+			if oid == b.zblk {
 				return p.Tid
 			}
-			for _, r := range t.nodeRefs[oid] {
-				if r.f == f && r.lo <= btree.Key(b.blk) && btree.Key(b.blk) <= r.hi {
+			for _, r := range t.nodeRefs.appendOf(buf[:0], oid) {
+				if r.file == f.no && r.has(b.blk) {
 					return p.Tid
 				}
 			}
@@ -211,7 +193,7 @@ func (t *Tail) Tracked() int {
 	defer t.mu.Unlock()
 	n := 0
 	for _, f := range t.files {
-		n += f.tracked
+		n += f.blocks.n
 	}
 	return n
 }
