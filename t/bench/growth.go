@@ -21,7 +21,7 @@ import (
 
 // memory reads 16 GiB through a mount, and looks how the server grows meanwhile.
 func memory(ctx context.Context, b *kit.Bench) ([]kit.Row, error) {
-	const first, last = int64(1 << 30), int64(16 << 30)
+	const step, first, last = int64(1 << 30), int64(4 << 30), int64(16 << 30)
 	db, oid, err := b.Sparse("memory.fs", last)
 	if err != nil {
 		return nil, err
@@ -43,7 +43,7 @@ func memory(ctx context.Context, b *kit.Bench) ([]kit.Row, error) {
 		if _, err := f.ReadAt(buf, off); err != nil {
 			return nil, err
 		}
-		if end := off + int64(len(buf)); end%first == 0 {
+		if end := off + int64(len(buf)); end%step == 0 {
 			if rss[1], err = m.RSS(); err != nil {
 				return nil, err
 			}
@@ -59,7 +59,7 @@ func memory(ctx context.Context, b *kit.Bench) ([]kit.Row, error) {
 	return []kit.Row{{What: "resident memory of the server after reading 16 GiB",
 		Ours: fmt.Sprintf("%.1f MiB", float64(rss[1])/(1<<20)), Other: fmt.Sprintf("%.1f MiB", float64(rss[0])/(1<<20)),
 		Ratios: []float64{float64(rss[1]) / float64(rss[0])}, AtMost: true,
-		Note: fmt.Sprintf("other: after 1 GiB; grown by %d bytes for each of %d more blocks of 2 MiB", (rss[1]-rss[0])/blocks, blocks)}}, nil
+		Note: fmt.Sprintf("other: after 4 GiB; grown by %d bytes for each of %d more blocks of 2 MiB", (rss[1]-rss[0])/blocks, blocks)}}, nil
 }
 
 // open starts the server on large FileStorages, whose records are holes with real headers.
@@ -134,7 +134,7 @@ func size(ctx context.Context, b *kit.Bench) (rows []kit.Row, err error) {
 			return nil, err
 		}
 		defer db.Close()
-		starts = append(starts, kit.Point{Name: c.name, Run: func() (time.Duration, error) {
+		starts = append(starts, kit.Point{Name: "file of " + c.name, Run: func() (time.Duration, error) {
 			began := time.Now()
 			m, err := b.Serve(ctx, db.Path)
 			if err != nil {
@@ -149,13 +149,13 @@ func size(ctx context.Context, b *kit.Bench) (rows []kit.Row, err error) {
 		}
 		defer m.Close()
 		rng := rand.New(rand.NewPCG(3, 3))
-		random = append(random, kit.Point{Name: c.name, Run: func() (time.Duration, error) {
+		random = append(random, kit.Point{Name: "file of " + c.name, Run: func() (time.Duration, error) {
 			if err := kit.Forget(m.Head(oid)); err != nil {
 				return 0, err
 			}
 			return randomReads(m.Head(oid), c.n, 4096, rng)
 		}, Note: func() string { return "the server has " + mib(m) }})
-		sequential = append(sequential, kit.Point{Name: c.name, Run: func() (time.Duration, error) {
+		sequential = append(sequential, kit.Point{Name: "file of " + c.name, Run: func() (time.Duration, error) {
 			if err := kit.Forget(m.Head(oid)); err != nil {
 				return 0, err
 			}
@@ -165,8 +165,8 @@ func size(ctx context.Context, b *kit.Bench) (rows []kit.Row, err error) {
 	for _, curve := range []struct {
 		what   string
 		points []kit.Point
-	}{{"start of the server, by size of the file", starts}, {"cold 4 KiB at a random block, by size of the file", random},
-		{"cold read of the first 512 MiB, by size of the file", sequential}} {
+	}{{"start of the server", starts}, {"cold 4 KiB at a random block", random},
+		{"cold read of the first 512 MiB", sequential}} {
 		more, err := b.Curve(ctx, curve.what, curve.points...)
 		if rows = append(rows, more...); err != nil {
 			return rows, err

@@ -15,6 +15,7 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"runtime/pprof"
 	"slices"
 	"strings"
 	"syscall"
@@ -40,9 +41,8 @@ func groups() []group {
 		{"random", "4 KiB at random, against pread of 2 MiB", random},
 		{"zblk1", "many small chunks, against whole blocks", zblk1},
 		{"commit", "commit to head/at, against Python", visible},
-		{"tracked", "commit of 10 blocks, with 10^3 to 10^6 tracked blocks", tracked},
+		{"tracked", "commit of 10 blocks and set-up of a watch in the past, with 10^3 to 10^6 tracked blocks", tracked},
 		{"watches", "read of a block, with 1 to 1000 watches", watches},
-		{"setup", "set-up of a watch in the past, with many and few tracked blocks", setup},
 		{"memory", "resident memory after reading 16 GiB", memory},
 		{"open", "start on a FileStorage of 4 GiB and of 100 GB, with and without index", open},
 		{"size", "growth of a file from 1 GiB to 1 TiB", size},
@@ -68,6 +68,7 @@ func main() {
 	markdown := flag.Bool("markdown", false, "print the table in Markdown")
 	size := flag.Int64("size", 1024, "size of large files in `MIB`")
 	pairs := flag.Int("pairs", 5, "how often each pair is measured")
+	profile := flag.String("cpuprofile", "", "write a processor profile of this process, which has the cores of the rows tracked and watches, to `FILE`")
 	flag.Parse()
 	if *list {
 		for _, g := range groups() {
@@ -77,6 +78,17 @@ func main() {
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
+	if *profile != "" {
+		f, err := os.Create(*profile)
+		if err == nil {
+			err = pprof.StartCPUProfile(f)
+		}
+		if err != nil {
+			fmt.Fprintln(os.Stderr, "bench:", err)
+			os.Exit(1)
+		}
+		defer pprof.StopCPUProfile()
+	}
 	if err := run(ctx, *only, *markdown, *size<<20, *pairs); err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
 		os.Exit(1)

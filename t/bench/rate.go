@@ -20,7 +20,7 @@ func files(ctx context.Context, b *kit.Bench) ([]kit.Row, error) {
 	defer s.close()
 	var points []kit.Point
 	for _, n := range []int{1, 10, 100} {
-		points = append(points, kit.Point{Name: fmt.Sprintf("%d files", n), Run: func() (time.Duration, error) {
+		points = append(points, kit.Point{Name: fmt.Sprintf("files changed: %d", n), Run: func() (time.Duration, error) {
 			var list []time.Duration
 			for range commits {
 				tid, err := s.commit(n, 1)
@@ -36,7 +36,7 @@ func files(ctx context.Context, b *kit.Bench) ([]kit.Row, error) {
 			return kit.Median(list), nil
 		}})
 	}
-	return b.Curve(ctx, "commit to head/at, by files it changes", points...)
+	return b.Curve(ctx, "commit to head/at", points...)
 }
 
 // rate commits ten blocks at a time, more and more often, and looks how far head/at is behind.
@@ -51,7 +51,7 @@ func rate(ctx context.Context, b *kit.Bench) ([]kit.Row, error) {
 		var made int
 		var took, used time.Duration
 		points = append(points, kit.Point{
-			Name: fmt.Sprintf("%d commits/s", perSecond),
+			Name: fmt.Sprintf("commits/s: %d", perSecond),
 			Run: func() (time.Duration, error) {
 				cpu, began := s.CPU(), time.Now()
 				lag, err := s.lag(ctx, perSecond, max(perSecond, 10))
@@ -64,7 +64,7 @@ func rate(ctx context.Context, b *kit.Bench) ([]kit.Row, error) {
 			},
 		})
 	}
-	return b.Curve(ctx, "head/at behind commits of 10 blocks, by commits per second", points...)
+	return b.Curve(ctx, "head/at behind commits of 10 blocks", points...)
 }
 
 // lag makes n commits at a pace, and tells the median of how long after each head/at had it.

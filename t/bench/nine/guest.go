@@ -73,9 +73,9 @@ func Guests(ctx context.Context, b *kit.Bench) (rows []kit.Row, err error) {
 	}
 	var points []kit.Point
 	for _, n := range []int{1, 2, mostGuests} {
-		points = append(points, kit.Point{Name: fmt.Sprintf("%d guests", n), Run: s.together(ctx, guests[:n])})
+		points = append(points, kit.Point{Name: fmt.Sprintf("guests at once: %d", n), Run: s.together(ctx, guests[:n])})
 	}
-	more, err := b.Curve(ctx, fmt.Sprintf("%d MiB over TCP in each guest, by guests at once", tcpSize/2>>20), points...)
+	more, err := b.Curve(ctx, fmt.Sprintf("%d MiB over TCP in each guest", tcpSize/2>>20), points...)
 	return append(rows, more...), err
 }
 
