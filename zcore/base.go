@@ -136,15 +136,14 @@ func (b *BaseFile) Read(ctx context.Context, dom *Domain, size int, off int64) (
 		}
 	}
 	d, err := b.RevFile.Read(ctx, size, off)
-	if err != nil {
-		return Data{}, err
-	}
 	if err := c.waitPins(wctx, msgs); err != nil {
-		d.Done()
+		if d.Done != nil {
+			d.Done()
+		}
 		return Data{}, err
 	}
-	set.answered(parts)
-	return d, nil
+	set.answered(parts) // by an error too: after one the kernel reads again
+	return d, err
 }
 
 // protectBase has the watch pin a block if it changed between its base and its at.

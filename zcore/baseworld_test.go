@@ -2,6 +2,7 @@ package zcore
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 	"sync"
@@ -102,6 +103,34 @@ func TestBaseBlockThatWasAnsweredIsAnsweredAgain(t *testing.T) {
 		l.send("%d ack", 2+2*i)
 		l.want("1 ok")
 	}
+}
+
+// After an error too a page fault reads once more: all that there is to wait for is waited for by the first read.
+func TestBaseReadThatFailsWaitsForItsPins(t *testing.T) {
+	w := newWorld(t, Options{}, map[Blk]string{0: "a0"})
+	base, zblk := w.db.Head(), w.db.Zblk(w.f, 0, w.db.Head())
+	at1 := w.commit(map[Blk]string{0: "a1"})
+	at2 := w.commit(map[Blk]string{0: "a2"})
+	g := w.guest("g")
+	l, other := g.link(), g.link()
+	w.wantPins(l.basePins(w.f, at1, base), nil)
+	w.stor.SetLoadHook(func(_ context.Context, oid zodb.Oid, at zodb.Tid) error {
+		if oid == zblk && at == base {
+			return errors.New("lost")
+		}
+		return nil
+	})
+	got := background(func() string { return g.read(base, 0) })
+	l.want(fmt.Sprintf("2 pin %s #0 @%s", w.f, at1))
+	mustNot(t, "the error is told before the pin is acknowledged", got)
+	l.send("2 ack")
+	if s := <-got; s == "a0" {
+		t.Fatalf("got %q in spite of the error", s)
+	}
+	w.stor.SetLoadHook(nil)
+	other.send("1 watch %s @%s base @%s", w.f, at2, base)
+	other.want(fmt.Sprintf("2 pin %s #0 @%s", w.f, at2))
+	g.want(base, 0, "a0")
 }
 
 // Every read of a block waits until the first one has been answered.

@@ -234,6 +234,14 @@ func baseMutants() []mutant {
 			edits: []edit{{"s.read[p.blk] = true", "s.read[p.blk] = false"}},
 		},
 		{
+			name: "base-error-early", run: "TestBaseReadThatFails", file: "zcore/base.go",
+			why: "so does the second read after an error",
+			edits: []edit{{
+				"d, err := b.RevFile.Read(ctx, size, off)\n\tif err := c.waitPins",
+				"d, err := b.RevFile.Read(ctx, size, off)\n\tif err != nil {\n\t\treturn Data{}, err\n\t}\n\tif err := c.waitPins",
+			}},
+		},
+		{
 			name: "base-marks-ignored", file: "zcore/base.go",
 			why:   "a new watch is not told of blocks that were read before",
 			edits: []edit{{"range w.set().marked() {", "range w.set().marked()[:0] {"}},
