@@ -4,11 +4,12 @@ package p9
 import (
 	"bytes"
 	"context"
-	"fmt"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -118,7 +119,7 @@ func TestFstab(t *testing.T) {
 	}
 }
 
-// TestLimits compares the table with what wcfs serve says of itself.
+// TestLimits compares the table with what wcfs serve says of itself: every limit and its default.
 func TestLimits(t *testing.T) {
 	_, env := workplace(t)
 	cmd := exec.Command("bash", "-c", "wcfs serve --help")
@@ -127,13 +128,39 @@ func TestLimits(t *testing.T) {
 	if err != nil {
 		t.Fatalf("%v\n%s", err, help)
 	}
+	defaults := map[string]string{}
+	for _, m := range regexp.MustCompile(`(--9p-(?:max|[a-z]+-timeout)[a-z-]*)=(\S+)`).FindAllStringSubmatch(string(help), -1) {
+		defaults[m[1]] = m[2]
+	}
 	text, err := os.ReadFile(page)
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, o := range regexp.MustCompile(`--9p-(?:max|[a-z]+-timeout)[a-z-]*`).FindAllString(string(help), -1) {
-		if !strings.Contains(string(text), fmt.Sprintf("`%s`", o)) {
-			t.Errorf("%s is not in the table of %s", o, page)
+	table := map[string]string{}
+	for _, m := range regexp.MustCompile("(?m)^\\| (`--9p.*?) \\| (.*?) \\|").FindAllStringSubmatch(string(text), -1) {
+		values := strings.Split(m[2], ", ")
+		for i, o := range strings.Split(m[1], ", ") {
+			value := "missing"
+			if i < len(values) {
+				value = plain(values[i])
+			}
+			table[strings.Trim(o, "`")] = value
 		}
 	}
+	if len(defaults) < 11 || !maps.Equal(defaults, table) {
+		t.Errorf("wcfs serve has the limits %v,\n%s has %v", defaults, page, table)
+	}
+}
+
+// plain writes a value of the table as an option: "32 MiB" is 33554432, "10 s" is 10s, "5 of one" is 5.
+func plain(value string) string {
+	f := append(strings.Fields(value), "", "")
+	n, _ := strconv.Atoi(f[0])
+	switch f[1] {
+	case "MiB":
+		return strconv.Itoa(n << 20)
+	case "s":
+		return f[0] + "s"
+	}
+	return strconv.Itoa(n)
 }
