@@ -11,7 +11,7 @@ const (
 	fdTTY                // program's terminal
 	fdControl            // control line
 	fdQMP                // QEMU's own control
-	fdStdin              // program's input, when it is no terminal
+	fdStreams            // the first of Spec.streams
 )
 
 // args is QEMU's command line.
@@ -36,9 +36,9 @@ func (s *Spec) args(accel Accel, initrd string) []string {
 	chardev("qmp", fdQMP)
 	a = append(a, "-mon", "chardev=qmp,mode=control", "-serial", "chardev:con", "-serial", "chardev:ctl",
 		"-device", "virtio-serial-pci", "-device", "virtconsole,chardev=tty")
-	if s.Stdin != nil && !s.TTY {
-		chardev("in", fdStdin)
-		a = append(a, "-device", "virtserialport,chardev=in,name=wcfs.stdin")
+	for i, name := range s.streams() {
+		chardev(name, fdStreams+i)
+		a = append(a, "-device", fmt.Sprintf("virtserialport,chardev=%s,name=wcfs.%s", name, name))
 	}
 	if s.HostRoot {
 		a = append(a, fsdev(Share{Tag: rootTag, Dir: "/", ReadOnly: true})...)

@@ -4,14 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"os"
 	"os/exec"
 	"os/signal"
 	"path/filepath"
 	"runtime"
 	"slices"
-	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -63,6 +61,9 @@ func RunCommand(ctx context.Context, o RunOptions, stdin, stdout, stderr *os.Fil
 	}
 	defer stop()
 	spec.Stdin, spec.Stdout = stdin, stdout
+	if !sameFile(stdout, stderr) { // else one stream, so that the order of what is written is kept
+		spec.Stderr = stderr
+	}
 	if isTerminal(stdin) && isTerminal(stdout) {
 		spec.TTY = true
 		spec.Rows, spec.Cols = windowSize(stdout)
@@ -70,9 +71,12 @@ func RunCommand(ctx context.Context, o RunOptions, stdin, stdout, stderr *os.Fil
 	}
 	for {
 		status, err := runOnce(ctx, spec, signals, stdin, stdout, cancel)
-		n := len(spec.Shares)
-		spec.Shares = slices.DeleteFunc(spec.Shares, func(sh Share) bool { return isWcfsMount(sh) && !isDir(sh.Dir) })
-		if !errors.Is(err, ErrBoot) || len(spec.Shares) == n {
+		if !errors.Is(err, ErrBoot) {
+			return status, err
+		}
+		n, mounted := len(spec.Shares), wcfsMounts()
+		spec.Shares = slices.DeleteFunc(spec.Shares, func(sh Share) bool { return isWcfsMount(sh) && !slices.Contains(mounted, sh.Dir) })
+		if len(spec.Shares) == n {
 			return status, err
 		} // a wcfs was unmounted between our look and QEMU's: without it, then
 	}
@@ -190,124 +194,21 @@ func (o *RunOptions) program(s *Spec) error {
 			s.Env = append(s.Env, k+"="+v)
 		}
 	}
-	for _, fresh := range []string{"/tmp", "/run", "/dev/shm"} {
-		for _, p := range []string{s.Dir, path} {
-			if strings.HasPrefix(p, fresh+"/") && (p == s.Dir || !strings.HasPrefix(p, s.Dir+"/")) {
-				s.Expose = append(s.Expose, p)
-			}
-		}
-	}
+	s.Expose = exposed(s.Dir, path)
 	return nil
 }
 
-// shares adds the writable folders, and every mounted wcfs: through the root, which is mounted with a
-// cache, its changes would not be seen.
-func (o *RunOptions) shares(s *Spec) error {
-	for _, arg := range o.Share {
-		tag, dir, ok := strings.Cut(arg, "=")
-		if !ok || dir == "" {
-			return fmt.Errorf("--share %s: want TAG=DIR", arg)
-		}
-		abs, err := filepath.Abs(dir)
-		if err != nil {
-			return fmt.Errorf("--share %s: %w", arg, err)
-		}
-		s.Shares = append(s.Shares, Share{Tag: tag, Dir: abs, Mount: abs})
-	}
-	for i, dir := range wcfsMounts() {
-		s.Shares = append(s.Shares, Share{Tag: fmt.Sprintf("%s%d", wcfsMountTag, i), Dir: dir, Mount: dir})
-	}
-	return nil
-}
-
-// server adds the two mounts of a wcfs that serves 9P, and returns what to call in the end.
-func (o *RunOptions) server(s *Spec) (func(), error) {
-	if o.NineP == "" {
-		return func() {}, nil
-	}
-	port, stop, err := o.port()
-	if err != nil {
-		return nil, fmt.Errorf("--9p %s: %w", o.NineP, err)
-	}
-	for target, cache := range map[string]string{"/wcfs": "none", "/wcfs-snap": "loose"} {
-		// msize: what the kernel takes at most, of the form k·4096+24 so that a page-aligned read is one message
-		s.Mounts = append(s.Mounts, Mount{Source: hostAddr, Target: target, Options: fmt.Sprintf(
-			"trans=tcp,port=%d,version=9p2000.L,cache=%s,access=any,msize=1044504,uname=run%d", port, cache, os.Getpid())})
-	}
-	return stop, nil
-}
-
-// hostAddr is the host's loopback, seen from a guest.
-const hostAddr = "10.0.2.2"
-
-// port is the loopback port where the server of --9p is, or a relay to it.
-func (o *RunOptions) port() (int, func(), error) {
-	kind, addr, _ := strings.Cut(o.NineP, ":")
-	switch kind {
-	case "unix":
-		c, err := net.Dial("unix", addr)
-		if err != nil {
-			return 0, nil, err
-		}
-		c.Close()
-		r, err := startRelay(addr)
-		if err != nil {
-			return 0, nil, err
-		}
-		return r.Port(), r.Close, nil
-	case "tcp":
-		host, p, err := net.SplitHostPort(addr)
-		if err != nil {
-			return 0, nil, err
-		}
-		if ip := net.ParseIP(host); host != "localhost" && (ip == nil || !ip.IsLoopback()) {
-			return 0, nil, errors.New("want a loopback address of this host")
-		}
-		n, err := strconv.ParseUint(p, 10, 16)
-		if err != nil {
-			return 0, nil, fmt.Errorf("%q is no port", p)
-		}
-		return int(n), func() {}, nil
-	}
-	return 0, nil, errors.New("want unix:PATH or tcp:127.0.0.1:PORT")
-}
-
-const wcfsMountTag = "wcfs.mount"
-
-func isWcfsMount(s Share) bool { return strings.HasPrefix(s.Tag, wcfsMountTag) }
-
-// wcfsMounts lists where FUSE file systems of wcfs are mounted and answer.
-func wcfsMounts() []string {
-	b, err := os.ReadFile("/proc/self/mountinfo")
-	if err != nil {
-		return nil
+// exposed lists what of folder and program the fresh folders would hide. A program in the folder comes with it.
+func exposed(dir, program string) []string {
+	hidden := func(p string) bool {
+		return slices.ContainsFunc([]string{"/tmp", "/run", "/dev/shm"}, func(fresh string) bool { return strings.HasPrefix(p, fresh+"/") })
 	}
 	var out []string
-	for _, dir := range parseMounts(string(b), "fuse.wcfs") {
-		alive := make(chan bool, 1)
-		go func() { alive <- isDir(dir) }()
-		select {
-		case ok := <-alive:
-			if ok {
-				out = append(out, dir)
-			}
-		case <-time.After(time.Second): // its server is stuck; QEMU would be, too
-		}
-	}
-	return out
-}
-
-// parseMounts lists mount points of a type, from the text of /proc/self/mountinfo (proc(5)).
-func parseMounts(info, fstype string) []string {
-	var out []string
-	for _, l := range strings.Split(info, "\n") {
-		front, back, ok := strings.Cut(l, " - ")
-		f, b := strings.Fields(front), strings.Fields(back)
-		if !ok || len(f) < 5 || len(b) < 1 || b[0] != fstype {
-			continue
-		}
-		dir := strings.NewReplacer(`\040`, " ", `\011`, "\t", `\012`, "\n", `\134`, `\`).Replace(f[4])
+	if hidden(dir) {
 		out = append(out, dir)
+	}
+	if hidden(program) && (!hidden(dir) || !strings.HasPrefix(program, dir+"/")) {
+		out = append(out, program)
 	}
 	return out
 }

@@ -8,13 +8,14 @@
 //	k, err := qemu.FindKernel(ctx, "6.1", qemu.DefaultCache())
 //	res, err := qemu.Run(ctx, qemu.Spec{Kernel: k, Program: []string{"/bin/true"}, HostRoot: true})
 //
-// A guest has three channels to the host, all sockets that QEMU inherits, so that nobody else can
+// A guest has some channels to the host, all sockets that QEMU inherits, so that nobody else can
 // connect to them:
 //   - the first serial port carries the kernel's console. It is kept for error messages, and a panic
 //     is recognised there;
 //   - a virtio console is the program's terminal;
+//   - a virtio port for each of its standard files that is not that terminal;
 //   - the second serial port is the control line. Guest to host: "ready", "at TEXT" (what it
-//     does next), "run", "exit N", "fail TEXT"; host to guest: "size ROWS COLS".
+//     does next), "run", "lost STREAM", "exit N", "fail TEXT"; host to guest: "size ROWS COLS".
 //
 // Invariants. QEMU never outlives Run, nor Machine.Close, nor the process that called them: it is
 // killed by SIGKILL and waited for, since it does not react to anything else while it waits for a

@@ -28,7 +28,7 @@ func TestSmallGuest(t *testing.T) {
 	all = bytes.Repeat(all, 40)
 	res := qemutest.Run(t, qemu.Spec{
 		Kernel:  qemutest.Kernel(t, "6.1"),
-		Program: []string{"/bin/sh", "-c", `uname -r; cat /data/f; echo "$A|$1"; cat; exit 7`, "sh", "it's"},
+		Program: []string{"/bin/sh", "-c", `uname -r; cat /data/f; echo "$A|$1" >&2; cat; exit 7`, "sh", "it's"},
 		Env:     []string{"PATH=/bin", "A=b  c"},
 		Files:   []qemu.File{{Path: "/data/f", Data: []byte("from the host\n"), Mode: 0o644}},
 		Stdin:   bytes.NewReader(all),
@@ -161,26 +161,30 @@ func TestHostRoot(t *testing.T) {
 [[ $PWD == "$1" ]] && echo "dir ok"
 [[ $(cat /proc/sys/kernel/osrelease) == 6.12.* ]] && echo "kernel ok"
 touch /usr/x /x "$1/x" 2>/dev/null || echo "root ok"
-ls /tmp | grep -v Test; touch /tmp/x /run/x /dev/shm/x && echo "fresh ok"
+[[ ! -e $3 ]] && touch /tmp/x /run/x /dev/shm/x && echo "fresh ok"
 echo "$HOME $TERM"
+[[ -p /dev/stdin && -p /dev/stdout && -p /dev/stderr ]] && echo "pipes ok"
+sh -c 'echo complaint >/dev/stderr' # which opens it once more
 cat "$2/in"; echo from guest > "$2/out"
 cat
 kill -TERM $$
 `)
 	write(t, filepath.Join(share, "in"), "from host\n")
-	cmd := exec.Command(os.Args[0], script, dir, share)
+	other := filepath.Join(t.TempDir(), "other")
+	write(t, other, "not for the guest\n")
+	cmd := exec.Command(os.Args[0], script, dir, share, other)
 	cmd.Dir = dir
 	cmd.Env = append(os.Environ(), "QEMU_TEST_HELPER=command", "QEMU_TEST_SHARE=sh="+share, "HOME=/nowhere", "TERM=vt100")
 	cmd.Stdin = strings.NewReader("typed\n")
 	var stderr bytes.Buffer
 	cmd.Stderr = &stderr
 	out, err := cmd.Output()
-	want := "dir ok\nkernel ok\nroot ok\nfresh ok\n/nowhere vt100\nfrom host\ntyped\n"
+	want := "dir ok\nkernel ok\nroot ok\nfresh ok\n/nowhere vt100\npipes ok\nfrom host\ntyped\n"
 	if string(out) != want {
 		t.Errorf("output:\n%s", out)
 	}
-	if cmd.ProcessState.ExitCode() != 128+15 {
-		t.Errorf("%v: %s", err, stderr.String())
+	if cmd.ProcessState.ExitCode() != 128+15 || stderr.String() != "complaint\n" {
+		t.Errorf("%v, stderr: %q", err, stderr.String())
 	}
 	if b, err := os.ReadFile(filepath.Join(share, "out")); err != nil || string(b) != "from guest\n" {
 		t.Errorf("share: %q %v", b, err)

@@ -4,7 +4,9 @@
 #   HOSTROOT  1: the host's root is mounted (tag "wcfsroot") and becomes the root
 #   NET       1: user mode network
 #   TTYMODE   arguments of stty for the program's terminal
-#   STDIN     1: the program's standard input is the virtio port "wcfs.stdin"
+#   STREAMS   those of stdin, stdout, stderr that are not the terminal: each is a pipe, copied from or
+#             to the virtio port "wcfs.NAME"
+#   END       what is written to the output pipes when the program has ended
 # and defines the functions:
 #   mounts    mounts what the caller asked for, below $R
 # /etc/program runs the program.
@@ -76,7 +78,8 @@ R=''
 b mkdir -p /dev/shm /dev/pts
 b mount -t tmpfs -o mode=1777 shm /dev/shm
 b mount -t devpts -o mode=620,ptmxmode=666 pts /dev/pts
-[ -e /dev/fd ] || b ln -s /proc/self/fd /dev/fd
+b ln -s /proc/self/fd /dev/fd
+for n in 0:stdin 1:stdout 2:stderr; do b ln -s "/proc/self/fd/${n%:*}" "/dev/${n#*:}"; done
 mounts
 [ "$HOSTROOT" = 1 ] && b mount -o remount,ro /
 
@@ -85,22 +88,46 @@ tty=/dev/hvc0
 exec 5<>$tty # the driver forgets the mode when nobody has it open
 # shellcheck disable=SC2086
 b stty -F $tty sane $TTYMODE
-in=$tty
-if [ "$STDIN" = 1 ]; then
+# stream NAME: makes the pipe for it. A pipe, and not the port itself, as a port can be opened only once:
+# programs would fail at /dev/stderr.
+stream() {
+    port=''
     for p in /sys/class/virtio-ports/*; do
-        [ "$(b cat "$p/name" 2>/dev/null)" = wcfs.stdin ] && in=/dev/${p##*/}
+        [ "$(b cat "$p/name" 2>/dev/null)" = "wcfs.$1" ] && port=/dev/${p##*/}
     done
-fi
+    [ -n "$port" ] || fail "no port for $1: the kernel needs CONFIG_VIRTIO_CONSOLE and CONFIG_VIRTIO_PCI"
+    b mkfifo "$etc/$1"
+    if [ "$1" = stdin ]; then
+        b cat <"$port" >"$etc/$1" 3<&- 5<&- &
+    else
+        b cat <"$etc/$1" >"$port" 3<&- 5<&- &
+    fi
+}
+in=$tty out=$tty err=$tty
+for s in $STREAMS; do
+    stream "$s"
+    case $s in
+    stdin) in=$etc/$s ;;
+    stdout) exec 6>"$etc/$s" && out=$etc/$s && err=$out ;;
+    stderr) exec 7>"$etc/$s" && err=$etc/$s ;;
+    esac
+done
 while read -r what rows cols <&3; do
     [ "$what" = size ] && b stty -F $tty rows "$rows" cols "$cols"
 done >/dev/null 2>&1 &
 say run
 # in the foreground: a background job of a script would ignore Ctrl-C
 # shellcheck disable=SC2094
-"$busybox" setsid -c "$busybox" sh -c ". $etc/program" program <$tty >$tty 2>&1 3<&- 5<&- 4<"$in"
+# in a shell of its own: this one would say into the program's error stream which signal ended it
+(exec "$busybox" setsid -c "$busybox" sh -c ". $etc/program" program <$tty >"$out" 2>"$err" 3<&- 5<&- 6<&- 7<&- 4<"$in")
 status=$?
 b sync
 b stty -F $tty sane # waits until the output is gone
+for s in $STREAMS; do
+    case $s in # where nobody copies any more, because the program killed all there is, nobody waits
+    stdout) b printf %s "$END" >&6 || say "lost $s" ;;
+    stderr) b printf %s "$END" >&7 || say "lost $s" ;;
+    esac
+done
 say "exit $status"
-b sleep 5
-b poweroff -f
+b sleep 86400 # the guest is ended from outside

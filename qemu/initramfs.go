@@ -98,7 +98,7 @@ func (s *Spec) guestConf() string {
 	}
 	set("HOSTROOT", s.HostRoot)
 	set("NET", s.Net)
-	set("STDIN", s.Stdin != nil && !s.TTY)
+	fmt.Fprintf(&b, "STREAMS=%s\nEND=%s\n", shellQuote(strings.Join(s.streams(), " ")), shellQuote(s.end))
 	mode := "-opost -echo" // the output's bytes are the program's; Ctrl-C is still a signal
 	if s.TTY {
 		mode = fmt.Sprintf("rows %d cols %d", s.Rows, s.Cols)

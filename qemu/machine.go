@@ -36,7 +36,8 @@ type Machine struct {
 	waitErr error          // how it ended; set before exited is closed
 	readers sync.WaitGroup // those of console, terminal and control line
 
-	running chan struct{} // closed when the program has started
+	running chan struct{}            // closed when the program has started
+	ends    map[string]chan struct{} // by stream, closed when all of it was read; the map is fixed after launch
 }
 
 // event is a line of the control line.
@@ -67,7 +68,7 @@ func Start(ctx context.Context, spec Spec) (*Machine, error) {
 		return nil, err
 	}
 	m := &Machine{spec: spec, accel: chooseAccel(ctx, spec.Accel, spec.Kernel, qemu), events: make(chan event, 16),
-		exited: make(chan struct{}), running: make(chan struct{})}
+		exited: make(chan struct{}), running: make(chan struct{}), ends: map[string]chan struct{}{}}
 	m.console.also = spec.KernelLog
 	if err := m.launch(qemu, image); err != nil {
 		return nil, err
@@ -90,11 +91,7 @@ func (m *Machine) launch(qemu string, image []byte) error {
 		}
 		return fmt.Errorf("qemu: %w", err)
 	}
-	n := fdQMP + 1
-	if m.spec.Stdin != nil && !m.spec.TTY {
-		n = fdStdin + 1
-	}
-	for range n - fdConsole {
+	for range fdStreams + len(m.spec.streams()) - fdConsole {
 		c, f, err := socketPair()
 		if err != nil {
 			return fail(err)
@@ -145,29 +142,27 @@ func (m *Machine) startLocked(cmd *exec.Cmd) error {
 
 // serve copies between the caller and the guest's channels until QEMU ends, which closes them.
 func (m *Machine) serve(conns []net.Conn) {
-	out := m.spec.Stdout
-	if out == nil {
-		out = &m.output
+	terminal, in := m.spec.Stdout, m.tty.(*net.UnixConn)
+	if terminal == nil {
+		terminal = &m.output
 	}
 	m.readers.Go(func() { _, _ = io.Copy(&m.console, conns[0]) })
-	m.readers.Go(func() { drain(out, m.tty) })
+	for i, name := range m.spec.streams() {
+		c := conns[fdStreams-fdConsole+i].(*net.UnixConn)
+		switch name {
+		case "stdin":
+			in = c
+		case "stdout":
+			m.stream(name, terminal, c)
+			terminal = io.Discard
+		case "stderr":
+			m.stream(name, m.spec.Stderr, c)
+		}
+	}
+	m.readers.Go(func() { copyStream(terminal, m.tty, m.spec.end, make(chan struct{})) })
 	m.readers.Go(m.readControl)
 	if m.spec.Stdin != nil {
-		in := conns[len(conns)-1].(*net.UnixConn)
-		if m.spec.TTY {
-			in = m.tty.(*net.UnixConn)
-		}
-		go func() { // not waited for: nothing ends a read of the caller's input
-			select {
-			case <-m.running:
-			case <-m.exited:
-				return
-			}
-			_, _ = io.Copy(in, m.spec.Stdin)
-			if !m.spec.TTY {
-				_ = in.CloseWrite()
-			}
-		}()
+		go m.input(in) // not waited for: nothing ends a read of the caller's input
 	}
 	go func() {
 		<-m.exited
@@ -178,10 +173,23 @@ func (m *Machine) serve(conns []net.Conn) {
 	}()
 }
 
-// drain copies, and goes on reading when the writer fails: a guest must not hang because of that.
-func drain(w io.Writer, r io.Reader) {
-	if _, err := io.Copy(w, r); err != nil {
-		_, _ = io.Copy(io.Discard, r)
+// stream starts to copy what the program writes.
+func (m *Machine) stream(name string, w io.Writer, c net.Conn) {
+	ended := make(chan struct{})
+	m.ends[name] = ended
+	m.readers.Go(func() { copyStream(w, c, m.spec.end, ended) })
+}
+
+// input copies the caller's input to the program.
+func (m *Machine) input(c *net.UnixConn) {
+	select {
+	case <-m.running:
+	case <-m.exited:
+		return
+	}
+	_, _ = io.Copy(c, m.spec.Stdin)
+	if !m.spec.TTY {
+		_ = c.CloseWrite()
 	}
 }
 

@@ -124,6 +124,38 @@ func TestTail(t *testing.T) {
 	}
 }
 
+// TestMark: whatever pieces output comes in, all up to the mark is passed on, and nothing of that is kept back
+// that cannot be a mark's beginning.
+func TestMark(t *testing.T) {
+	const mark = "\x1eMARK"
+	for _, c := range []struct{ in, want string }{
+		{"all" + mark, "all"}, {mark, ""}, {"a\x1eb" + mark + "rest", "a\x1eb"}, {"\x1eMAR\x1e" + mark + mark, "\x1eMAR\x1e"}, {"no end\x1eMA", "no end\x1eMA"}, {"", ""},
+	} {
+		for n := 1; n <= len(c.in)+1; n++ {
+			r, w := io.Pipe()
+			go func() {
+				for s := c.in; s != ""; s = s[min(n, len(s)):] {
+					_, _ = io.WriteString(w, s[:min(n, len(s))])
+				}
+				w.Close()
+			}()
+			var got bytes.Buffer
+			ended := make(chan struct{})
+			copyStream(&got, r, mark, ended)
+			<-ended
+			if got.String() != c.want {
+				t.Errorf("%q in pieces of %d: %q", c.in, n, got.String())
+			}
+		}
+	}
+	if give, kept, found := splitAtMark([]byte("prompt> "), mark); string(give) != "prompt> " || kept != nil || found {
+		t.Errorf("%q is kept back", kept)
+	}
+	ended := make(chan struct{})
+	copyStream(failingWriter{}, strings.NewReader("x"+mark), mark, ended) // reads on
+	<-ended
+}
+
 func TestEscape(t *testing.T) {
 	quits := 0
 	e := &escapeReader{r: strings.NewReader("ab\x1d\x1dc\x1dxd\x1dqe"), quit: func() { quits++ }}
@@ -137,6 +169,17 @@ func TestParseMounts(t *testing.T) {
 	got := parseMounts("22 1 0:21 / /proc rw - proc proc rw\n36 22 0:50 / /mnt/a\\040b rw,nosuid shared:5 - fuse.wcfs wcfs rw\nbroken\n", "fuse.wcfs")
 	if len(got) != 1 || got[0] != "/mnt/a b" {
 		t.Errorf("%q", got)
+	}
+}
+
+func TestExposed(t *testing.T) {
+	for _, c := range []struct{ dir, program, want string }{
+		{"/home", "/bin/true", ""}, {"/tmp", "/tmp/prog", "/tmp/prog"}, {"/tmp/a", "/tmp/a/b/prog", "/tmp/a"}, {"/tmp/a", "/tmp/ab", "/tmp/a /tmp/ab"},
+		{"/", "/run/x/prog", "/run/x/prog"}, {"/dev/shm/w", "/bin/true", "/dev/shm/w"}, {"/runner", "/tmpfs/prog", ""},
+	} {
+		if got := strings.Join(exposed(c.dir, c.program), " "); got != c.want {
+			t.Errorf("%s from %s: %q", c.program, c.dir, got)
+		}
 	}
 }
 

@@ -1,6 +1,7 @@
 package qemu
 
 import (
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"io"
@@ -41,10 +42,12 @@ type Spec struct {
 
 	// Stdin is the program's input, to the end of file; nil: the terminal, on which nobody types.
 	Stdin io.Reader
-	// Stdout takes the terminal's output; nil: it is collected in Result.Output.
+	// Stdout takes the program's output; nil: it is collected in Result.Output.
 	Stdout io.Writer
-	// TTY: Stdin and Stdout are a terminal: echo, signals by keys, size Rows × Cols. Otherwise the
-	// output's bytes are the program's own.
+	// Stderr takes its standard error; nil: that goes where the output goes.
+	Stderr io.Writer
+	// TTY: Stdin and Stdout are a terminal: echo, signals by keys, size Rows × Cols. Otherwise the program
+	// has pipes, and a terminal that it can only open as /dev/tty, on which nothing is seen.
 	TTY        bool
 	Rows, Cols int
 	// KernelLog takes the kernel's console as it comes; nil: only the end is kept.
@@ -53,6 +56,23 @@ type Spec struct {
 	Verbose bool
 	// CommandLine is told QEMU's arguments before it starts; may be nil.
 	CommandLine func(args []string)
+
+	end string // tells the end of the program's output; set by check
+}
+
+// streams names what of the program's standard files is not its terminal, in the order of their ports.
+func (s *Spec) streams() []string {
+	var names []string
+	if s.Stdin != nil && !s.TTY {
+		names = append(names, "stdin")
+	}
+	if !s.TTY {
+		names = append(names, "stdout")
+	}
+	if s.Stderr != nil {
+		names = append(names, "stderr")
+	}
+	return names
 }
 
 // File is a file in the initramfs.
@@ -100,6 +120,7 @@ func (s *Spec) check() error {
 	if len(s.Program) == 0 {
 		return errors.New("qemu: no program given")
 	}
+	s.end = "\x1e" + rand.Text()
 	if s.Memory == 0 {
 		s.Memory = 512
 	}

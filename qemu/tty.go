@@ -13,6 +13,13 @@ func isTerminal(f *os.File) bool {
 	return err == nil
 }
 
+// sameFile tells whether two descriptors are of one file, terminal or pipe.
+func sameFile(a, b *os.File) bool {
+	x, err1 := a.Stat()
+	y, err2 := b.Stat()
+	return err1 == nil && err2 == nil && os.SameFile(x, y)
+}
+
 // windowSize is the size of a terminal; 24 × 80 if it does not say.
 func windowSize(f *os.File) (rows, cols int) {
 	w, err := unix.IoctlGetWinsize(int(f.Fd()), unix.TIOCGWINSZ)

@@ -30,6 +30,7 @@ func (m *Machine) follow(ctx context.Context) (Result, error) {
 	timer := time.NewTimer(m.spec.BootTimeout)
 	defer timer.Stop()
 	var ran time.Time
+	lost := map[string]bool{} // streams of which the end will not be seen
 	stage := "the kernel did not reach init"
 	for {
 		select {
@@ -60,6 +61,8 @@ func (m *Machine) follow(ctx context.Context) (Result, error) {
 				}
 			case "fail":
 				return res, &Error{Kind: ErrBoot, Detail: e.rest}
+			case "lost":
+				lost[e.rest] = true
 			case "exit":
 				n, err := strconv.Atoi(e.rest)
 				if err != nil || ran.IsZero() {
@@ -67,10 +70,27 @@ func (m *Machine) follow(ctx context.Context) (Result, error) {
 				}
 				res.Status = n
 				res.Run = time.Since(ran)
-				return res, nil
+				return res, m.drained(ctx, lost)
 			}
 		}
 	}
+}
+
+// drained waits until all that the program wrote is read, or QEMU is gone.
+func (m *Machine) drained(ctx context.Context, lost map[string]bool) error {
+	for name, ended := range m.ends {
+		if lost[name] {
+			continue
+		}
+		select {
+		case <-ended:
+		case <-m.exited:
+			m.readers.Wait()
+		case <-ctx.Done():
+			return fmt.Errorf("guest ended: %w", context.Cause(ctx))
+		}
+	}
+	return nil
 }
 
 // died is the error of a QEMU that ended before there was an exit status.
