@@ -247,12 +247,12 @@ func TestKilledWhileWaiting(t *testing.T) {
 	// in stat and open of a server that does not answer at all. The clients are there before: exec closes
 	// this process's descriptors in the child, which a server that is stopped does not answer either.
 	a, b := startClient(t), startClient(t)
-	w.srv.cmd.Process.Signal(syscall.SIGSTOP)
+	w.srv.Cmd.Process.Signal(syscall.SIGSTOP)
 	a.tell("stat %s", w.at(headFile(f)))
 	b.tell("open %s %d", w.at(headFile(f)), unix.O_RDONLY)
 	gone(a, "in stat")
 	gone(b, "in open")
-	w.srv.cmd.Process.Signal(syscall.SIGCONT)
+	w.srv.Cmd.Process.Signal(syscall.SIGCONT)
 	w.lookup(f)
 	l.bye()
 }

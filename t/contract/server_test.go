@@ -31,7 +31,7 @@ func TestServerKilled(t *testing.T) {
 	link := c.num("open %s %d", w.at("head/watch"), unix.O_RDWR)
 	c.num("write %d 1 %s", link, watchMsg(f, at))
 	c.expect("1 ok", "line %d", link)
-	w.srv.kill()
+	w.srv.Kill()
 
 	enotconn := unix.ENOTCONN.Error()
 	c.expect(enotconn, "stat %s", w.at(headFile(f)))
@@ -139,7 +139,7 @@ func testDatabaseFails(t *testing.T, limit time.Duration, fail func(*world, zodb
 		t.Errorf("it took %v", took)
 	}
 	for _, want := range []string{`msg="zwatcher failed" cause=`, `msg="switching filesystem to EIO mode"`} {
-		eventually(t, "the log to have once "+want, func() bool { return strings.Count(w.srv.log.String(), want) == 1 })
+		eventually(t, "the log to have once "+want, func() bool { return strings.Count(w.srv.Log.String(), want) == 1 })
 	}
 	if mounts, _ := os.ReadFile("/proc/mounts"); !strings.Contains(string(mounts), " "+w.mnt+" fuse.wcfs ") {
 		t.Error("the mount entry is gone")
@@ -237,11 +237,11 @@ func TestEnds(t *testing.T) {
 		c := startClient(t)
 		c.expect("0", "stat %s", w.at(headFile(f)))
 		if i == 0 {
-			w.srv.cmd.Process.Signal(syscall.SIGTERM)
+			w.srv.Cmd.Process.Signal(syscall.SIGTERM)
 		} else {
-			w.srv.cmd.Process.Signal(syscall.SIGINT)
+			w.srv.Cmd.Process.Signal(syscall.SIGINT)
 		}
-		if code := w.srv.wait(); code != 0 {
+		if code := w.srv.Wait(); code != 0 {
 			t.Errorf("exit code %d", code)
 		}
 		if mounts := read(t, "/proc/mounts"); strings.Contains(mounts, " "+w.mnt+" ") {
@@ -322,7 +322,7 @@ func TestAutoexit(t *testing.T) {
 	w.zh.close()
 	began := time.Now()
 	select {
-	case <-w.srv.done:
+	case <-w.srv.Done:
 		if took := time.Since(began); took < 55*time.Second {
 			t.Errorf("it exited after %v", took)
 		}

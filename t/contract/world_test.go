@@ -5,15 +5,16 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
 	"golang.org/x/sys/unix"
 
+	"wcfs/t/served"
 	"wcfs/zcore/zdata"
 	"wcfs/zcore/zdata/zgen"
 	"wcfs/zcore/zodb"
@@ -38,7 +39,7 @@ type world struct {
 	rng  *rand.Rand
 
 	mnt string
-	srv *proc // nil before start
+	srv *served.Proc // nil before start
 	t0  zodb.Tid
 	zh  *stream
 }
@@ -71,10 +72,8 @@ func (w *world) file(n int) (f zodb.Oid) {
 func (w *world) start(options ...string) {
 	w.t.Helper()
 	w.t0 = w.db.Head()
-	w.t.Cleanup(func() { syscall.Unmount(w.mnt, unix.MNT_DETACH) }) // runs after the process is gone
 	args := append([]string{"-debug", "-pintimeout=" + pinTimeout.String()}, options...)
-	w.srv = spawn(w.t, append(args, "file://"+w.path, w.mnt)...)
-	w.srv.ready(w.mnt)
+	w.srv = served.Serve(w.t, w.mnt, exec.Command(wcfsPath, append(args, "file://"+w.path, w.mnt)...))
 	w.zh = openStream(w.t, w.at(".wcfs/debug/zhead"), unix.O_RDONLY)
 }
 
@@ -310,7 +309,7 @@ func (w *world) size(f zodb.Oid) int64 {
 }
 
 func (w *world) rss() string {
-	text, _ := os.ReadFile(fmt.Sprintf("/proc/%d/status", w.srv.cmd.Process.Pid))
+	text, _ := os.ReadFile(fmt.Sprintf("/proc/%d/status", w.srv.Cmd.Process.Pid))
 	for line := range strings.Lines(string(text)) {
 		if rest, ok := strings.CutPrefix(line, "VmRSS:"); ok {
 			return strings.TrimSpace(rest)
