@@ -57,14 +57,16 @@ func (p *program) dropIn(parser *kong.Kong, args []string) error {
 		printUsage(p.stdout, parser, fs)
 		return nil
 	case err != nil:
-		return usagef("%v (see `wcfs --help`)", err)
+		return wrongUse("%v", err)
 	case len(args) == 0:
 		printUsage(p.stderr, parser, fs)
 		return exitStatus(exitUsage)
 	case fs.NArg() > 0 && kindOf(fs.Arg(0)) != aZURL && !strings.Contains(fs.Arg(0), "/"):
-		return usagef("%q is no subcommand, and no database URL like file:///path/Data.fs (see `wcfs --help`)", fs.Arg(0))
+		return wrongUse("%q is no subcommand, and no database URL like file:///path/Data.fs", fs.Arg(0))
 	case fs.NArg() != 2:
-		return usagef("expected ZURL and MNT after the options, got %q (see `wcfs --help`)", fs.Args())
+		return wrongUse("expected ZURL and MNT after the options, got %q", fs.Args())
+	case s.PinTimeout <= 0:
+		return wrongUse("-pintimeout %v: must be more than 0", s.PinTimeout)
 	}
 	s.ZURL, s.Mount = fs.Arg(0), fs.Arg(1)
 	p.log = newLogger(p.stderr, verbose > 0)
@@ -72,3 +74,8 @@ func (p *program) dropIn(parser *kong.Kong, args []string) error {
 }
 
 const defaultPinTimeout = 30 * time.Second
+
+// wrongUse says what is wrong with the arguments, and what they should be.
+func wrongUse(format string, args ...any) error {
+	return usagef(format+"; usage: wcfs [options] ZURL MNT (see `wcfs --help`)", args...)
+}

@@ -37,6 +37,9 @@ func (c *serveCmd) Run(p *program) error {
 	if c.Mount == "" && len(c.P9.Addr) == 0 {
 		return usagef("nothing to serve at: give --mount DIR or --9p ADDR")
 	}
+	if c.PinTimeout <= 0 {
+		return usagef("--pintimeout %v: must be more than 0", c.PinTimeout)
+	}
 	s, err := c.start(p)
 	if err != nil {
 		return err
@@ -108,12 +111,16 @@ func (c *serveCmd) start(p *program) (_ *server, err error) {
 func (s *server) follow() {
 	ctx, cancel := context.WithCancel(context.Background())
 	s.stopRun = cancel
-	go func() {
-		err := s.core.Run(ctx)
-		if err != nil && s.mount != nil {
+	go func() { s.runDone <- s.core.Run(ctx) }()
+	if s.mount == nil {
+		return
+	}
+	go func() { // at once: Run may be held up by a database that does not answer
+		select {
+		case <-s.core.Failed():
 			s.mount.SetDisconnected()
+		case <-ctx.Done():
 		}
-		s.runDone <- err
 	}()
 }
 
