@@ -33,7 +33,9 @@ type benchCmd struct {
 	local string        // path of the file in a mount, or ""
 	size  int64         // bytes
 	pid   int           // of the server of the mount, 0 when not known
+	pages *pageMap      // of it, nil when it is not in a mount
 	done  atomic.Int64  // bytes read in this row
+	hits  atomic.Int64  // of them, in the page cache when they were asked for
 	sum   atomic.Uint64 // keeps the scan from being optimised away
 }
 
@@ -44,6 +46,7 @@ type benchRow struct {
 	took    time.Duration
 	cpu     time.Duration // ours and the server's
 	cached  string        // how much was in the page cache of the mount before
+	hits    string        // how much of what was read was there when it was asked for
 	lat     []time.Duration
 	commits int
 }
@@ -67,8 +70,9 @@ func (c *benchCmd) Run(p *program) error {
 		return err
 	}
 	defer c.file.Close()
+	defer c.pages.close()
 	w := tabwriter.NewWriter(p.stdout, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(w, "what\tMiB/s\treads/s\tmedian\t99%\tlongest\tCPU s/GiB\tcached before\tcommits")
+	fmt.Fprintln(w, "what\tMiB/s\treads/s\tmedian\t99%\tlongest\tCPU s/GiB\tcached before\tcache hits\tcommits")
 	for _, m := range []struct {
 		what string
 		fn   func(context.Context, *benchRow) error
@@ -107,6 +111,12 @@ func (c *benchCmd) prepare(ctx context.Context, t target) error {
 		if r, err := fusesrv.Status(ctx, string(dir)); err == nil {
 			c.pid = r.Pid
 		}
+		if c.pages, err = mapPages(c.local, c.size); err != nil {
+			return err
+		}
+	}
+	if sock, ok := strings.CutPrefix(c.Target, "unix:"); ok {
+		c.pid = listenerPid(ctx, sock)
 	}
 	c.file, err = t.open(ctx, cleanPath(c.Path))
 	return err
@@ -117,14 +127,16 @@ func (c *benchCmd) measure(p *program, r *benchRow, fn func(context.Context, *be
 	if err := c.forget(); err != nil {
 		return err
 	}
-	r.cached = c.cached()
+	r.cached = percent(c.pages.resident(0, c.size), c.size, c.pages)
 	c.done.Store(0)
+	c.hits.Store(0)
 	over := make(chan struct{})
 	var wg sync.WaitGroup
 	wg.Go(func() { c.progress(p, r.what, over) })
 	cpu, began := c.cpu(), time.Now()
 	err := fn(p.ctx, r)
 	r.took, r.cpu, r.bytes = time.Since(began), c.cpu()-cpu, c.done.Load()
+	r.hits = percent(c.hits.Load(), r.bytes, c.pages)
 	close(over)
 	wg.Wait()
 	return err
@@ -167,6 +179,7 @@ func (c *benchCmd) timedRead(ctx context.Context, buf []byte, off int64, lat *[]
 	if err := ctx.Err(); err != nil {
 		return err
 	}
+	c.hits.Add(c.pages.resident(off, int64(len(buf))))
 	began := time.Now()
 	n, err := c.file.ReadAt(buf, off)
 	*lat = append(*lat, time.Since(began))
@@ -232,8 +245,9 @@ func (c *benchCmd) scan(ctx context.Context, r *benchRow) error {
 	defer unix.Munmap(mem)
 	sum := uint64(0)
 	for off := 0; off < len(mem) && ctx.Err() == nil; off += benchChunk {
-		began := time.Now()
 		piece := mem[off:min(off+benchChunk, len(mem))]
+		c.hits.Add(c.pages.resident(int64(off), int64(len(piece))))
+		began := time.Now()
 		for i := 0; i+8 <= len(piece); i += 8 {
 			sum += binary.NativeEndian.Uint64(piece[i:])
 		}
@@ -281,6 +295,6 @@ func (r *benchRow) print(w io.Writer) {
 	if strings.HasSuffix(r.what, "commits") {
 		commits = fmt.Sprint(r.commits)
 	}
-	fmt.Fprintf(w, "%s\t%.0f\t%.0f\t%v\t%v\t%v\t%.2f\t%s\t%s\n", r.what, float64(r.bytes)/(1<<20)/s, float64(len(r.lat))/s,
-		at(0.5), at(0.99), at(1), r.cpu.Seconds()/(float64(max(r.bytes, 1))/(1<<30)), r.cached, commits)
+	fmt.Fprintf(w, "%s\t%.0f\t%.0f\t%v\t%v\t%v\t%.2f\t%s\t%s\t%s\n", r.what, float64(r.bytes)/(1<<20)/s, float64(len(r.lat))/s,
+		at(0.5), at(0.99), at(1), r.cpu.Seconds()/(float64(max(r.bytes, 1))/(1<<30)), r.cached, r.hits, commits)
 }

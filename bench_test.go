@@ -38,7 +38,10 @@ func benchDatabase(t *testing.T) (zurl string, oid zodb.Oid) {
 func TestBench(t *testing.T) {
 	zurl, oid := benchDatabase(t)
 	mnt := t.TempDir()
-	s, err := (&serveCmd{ZURL: zurl, Mount: mnt, PinTimeout: time.Second, usedHere: true}).start(testProgram(t.Context()))
+	nine := "unix:" + filepath.Join(t.TempDir(), "s")
+	c := &serveCmd{ZURL: zurl, Mount: mnt, PinTimeout: time.Second, usedHere: true}
+	c.P9.Addr = []string{nine}
+	s, err := c.start(testProgram(t.Context()))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -46,6 +49,7 @@ func TestBench(t *testing.T) {
 	for target, want := range map[string][]string{
 		mnt:  {"sequential", "random 4 KiB", "mmap scan", "many, sequential", "many, random, commits"},
 		zurl: {"sequential", "random 4 KiB", "many, sequential", "many, random, commits"},
+		nine: {"sequential", "random 4 KiB", "many, sequential", "many, random, commits"},
 	} {
 		var out, errs bytes.Buffer
 		code := runApart(t, []string{"bench", target, "head/bigfile/" + oid.String(), "--for=20ms", "--readers=3"}, &out, &errs)
@@ -56,6 +60,9 @@ func TestBench(t *testing.T) {
 		for i, name := range want {
 			if !strings.HasPrefix(lines[i+1], name+"  ") || strings.Contains(lines[i+1], "  0  0s  ") {
 				t.Errorf("bench %s: %q, want a row about %q", target, lines[i+1], name)
+			}
+			if hits := strings.Contains(lines[i+1], "%"); hits != (target == mnt) {
+				t.Errorf("bench %s: %q: only a mount has a page cache", target, lines[i+1])
 			}
 		}
 	}

@@ -1,7 +1,9 @@
 package main
 
 import (
+	"context"
 	"fmt"
+	"net"
 	"os"
 	"strconv"
 	"strings"
@@ -36,30 +38,80 @@ func (c *benchCmd) cpu() time.Duration {
 	return own + time.Duration(user+sys)*tick
 }
 
-// cached tells how much of what is to be read the page cache of the mount holds.
-func (c *benchCmd) cached() string {
-	if c.local == "" {
-		return "-"
-	}
-	f, err := os.Open(c.local)
+// listenerPid is who listens at a Unix socket, 0 when that is not told.
+func listenerPid(ctx context.Context, path string) int {
+	var d net.Dialer
+	conn, err := d.DialContext(ctx, "unix", path)
 	if err != nil {
-		return "?"
+		return 0
+	}
+	defer conn.Close()
+	raw, err := conn.(*net.UnixConn).SyscallConn()
+	if err != nil {
+		return 0
+	}
+	pid := 0
+	if err := raw.Control(func(fd uintptr) {
+		if cred, err := unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED); err == nil {
+			pid = int(cred.Pid)
+		}
+	}); err != nil {
+		return 0
+	}
+	return pid
+}
+
+// pageMap tells what the page cache holds of a file; nil: of one that is not in a mount. The mapping is never touched.
+type pageMap struct{ mem []byte }
+
+func mapPages(path string, size int64) (*pageMap, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
 	}
 	defer f.Close()
-	mem, err := unix.Mmap(int(f.Fd()), 0, int(c.size), unix.PROT_READ, unix.MAP_SHARED)
+	mem, err := unix.Mmap(int(f.Fd()), 0, int(size), unix.PROT_READ, unix.MAP_SHARED)
 	if err != nil {
-		return "?"
+		return nil, fmt.Errorf("%s: mmap: %w", path, err)
 	}
-	defer unix.Munmap(mem)
-	page := os.Getpagesize()
-	vec := make([]byte, (len(mem)+page-1)/page)
-	_, _, errno := unix.Syscall(unix.SYS_MINCORE, uintptr(unsafe.Pointer(&mem[0])), uintptr(len(mem)), uintptr(unsafe.Pointer(&vec[0])))
-	if errno != 0 {
-		return "?"
+	return &pageMap{mem}, nil
+}
+
+func (m *pageMap) close() {
+	if m != nil {
+		_ = unix.Munmap(m.mem) // it is a mapping of ours
 	}
-	in := 0
-	for _, v := range vec {
-		in += int(v & 1)
+}
+
+// resident is how many bytes of n from off on are in the page cache, in whole pages but at the end.
+func (m *pageMap) resident(off, n int64) int64 {
+	if m == nil {
+		return 0
 	}
-	return fmt.Sprintf("%d%%", in*100/len(vec))
+	page := int64(os.Getpagesize())
+	from := off / page * page
+	end := min(off+n, int64(len(m.mem)))
+	if from >= end {
+		return 0
+	}
+	vec := make([]byte, (end-from+page-1)/page)
+	if _, _, errno := unix.Syscall(unix.SYS_MINCORE, uintptr(unsafe.Pointer(&m.mem[from])), uintptr(end-from), uintptr(unsafe.Pointer(&vec[0]))); errno != 0 {
+		return 0
+	}
+	in := int64(0)
+	for i, v := range vec {
+		if v&1 != 0 {
+			at := from + int64(i)*page
+			in += min(at+page, end) - max(at, off)
+		}
+	}
+	return in
+}
+
+// percent is how much a part is of all, where m can tell.
+func percent(part, all int64, m *pageMap) string {
+	if m == nil || all == 0 {
+		return "-"
+	}
+	return fmt.Sprintf("%d%%", part*100/all)
 }
