@@ -32,9 +32,10 @@ lint:
 	$(GO) test -count=1 ./t/lint
 	shellcheck $$(git ls-files | xargs -r grep -lE '^#!.*(bash|/sh)$$')
 
+# make bench ROW=cold,9p measures some rows; BENCHFLAGS=-list names them, BENCHFLAGS=-markdown prints for a document.
 bench:
 	t/setup
-	$(GO) run ./t/bench $(if $(ROW),-row "$(ROW)")
+	$(GO) run ./t/bench $(if $(ROW),-row "$(ROW)") $(BENCHFLAGS)
 
 # What the kernels asked for do with fuse and 9p, as far as wcfs relies on it.
 kernels:
