@@ -6,7 +6,7 @@ import (
 	"testing"
 	"time"
 
-	"wcfs/t/rel"
+	"wcfs/t/served"
 	"wcfs/t/stamp"
 )
 
@@ -25,11 +25,8 @@ func TestIsolation(t *testing.T) {
 	t.Logf("seed %d", seed)
 	w := stamp.Start(t, "postgresql:"+env.PG.DSN(name), seed)
 	mnt := t.TempDir()
-	m, err := rel.NewMount(t.Context(), exec.Command(env.wcfs, "serve", "--mount", mnt, env.PG.URL(name)), mnt)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer m.Close()
+	m := served.Serve(t, mnt, exec.Command(env.wcfs, "serve", "--mount", mnt, env.PG.URL(name)))
+	defer m.End()
 	stamp.Check(t, mnt, w, seed, long, func() {
 		if err := env.PG.Exec(t.Context(), name, "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'wcfs'"); err != nil {
 			t.Error(err)

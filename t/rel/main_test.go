@@ -5,9 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"testing"
 
 	"wcfs/t/rel"
+	"wcfs/t/served"
 )
 
 // env is what the tests share: a server, a Python process and the command.
@@ -25,7 +27,7 @@ func run(m *testing.M) int {
 	dir, err := os.MkdirTemp("", "wcfs-rel-")
 	if err == nil {
 		defer os.RemoveAll(dir)
-		env.wcfs, err = rel.BuildWCFS(ctx, dir)
+		env.wcfs, err = filepath.Join(dir, "wcfs"), served.Build(dir, false, "wcfs")
 	}
 	if err == nil {
 		var derr error

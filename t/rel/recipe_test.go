@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"wcfs/t/rel"
+	"wcfs/t/served"
 )
 
 const patience = time.Minute
@@ -69,25 +70,17 @@ func (h *host) step(step string) {
 	h.run(cmd)
 }
 
-// serve runs the last step of a host.
-func (h *host) serve(step string) *rel.Mount {
+// serve runs the last step of a host, and returns where it serves.
+func (h *host) serve(step string) (mnt string) {
 	h.t.Helper()
-	mnt := filepath.Join(h.dir, step)
+	mnt = filepath.Join(h.dir, step)
 	if err := os.Mkdir(mnt, 0o755); err != nil {
 		h.t.Fatal(err)
 	}
 	cmd := exec.Command("bash", "-c", h.script(step))
 	cmd.Env = append(append(os.Environ(), h.env...), "MNT="+mnt)
-	m, err := rel.NewMount(h.t.Context(), cmd, mnt)
-	if err != nil {
-		h.t.Fatal(err)
-	}
-	h.t.Cleanup(func() {
-		if err := m.Close(); err != nil {
-			h.t.Errorf("wcfs on %s: %v", step, err)
-		}
-	})
-	return m
+	h.t.Cleanup(served.Serve(h.t, mnt, cmd).End)
+	return mnt
 }
 
 // TestRecipe runs what docs/storages.md says, as written: FileStorage, PostgreSQL, a standby, two hosts.
@@ -129,7 +122,7 @@ func TestRecipe(t *testing.T) {
 			t.Errorf("stop of the standby: %v: %s", err, out)
 		}
 	})
-	hosts := []*rel.Mount{h.serve("host1"), h.serve("host2")}
+	hosts := []string{h.serve("host1"), h.serve("host2")}
 
 	before := contents(t, hosts[0], "head", oid)
 	first := string(contents(t, hosts[0], "head/at"))
@@ -140,27 +133,27 @@ func TestRecipe(t *testing.T) {
 		t.Fatal(err)
 	}
 	tid = strings.TrimSpace(tid)
-	for i, m := range hosts {
-		for end := time.Now().Add(patience); string(contents(t, m, "head/at")) != tid; time.Sleep(time.Millisecond) {
+	for i, mnt := range hosts {
+		for end := time.Now().Add(patience); string(contents(t, mnt, "head/at")) != tid; time.Sleep(time.Millisecond) {
 			if time.Now().After(end) {
-				t.Fatalf("host %d: head/at is %s, not %s", i+1, contents(t, m, "head/at"), tid)
+				t.Fatalf("host %d: head/at is %s, not %s", i+1, contents(t, mnt, "head/at"), tid)
 			}
 		}
-		after := contents(t, m, "head", oid)
+		after := contents(t, mnt, "head", oid)
 		checkPython(t, storage, after)
 		if bytes.Equal(before, after) {
 			t.Errorf("host %d: nothing changed", i+1)
 		}
-		if old := contents(t, m, "@"+first, oid); !bytes.Equal(old, before) {
+		if old := contents(t, mnt, "@"+first, oid); !bytes.Equal(old, before) {
 			t.Errorf("host %d: @%s is not what it was", i+1, first)
 		}
 	}
 }
 
 // contents reads a file of a mount, or of a bigfile at a revision.
-func contents(t *testing.T, m *rel.Mount, rev string, oid ...string) []byte {
+func contents(t *testing.T, mnt, rev string, oid ...string) []byte {
 	t.Helper()
-	path := filepath.Join(m.Dir, rev)
+	path := filepath.Join(mnt, rev)
 	if len(oid) > 0 {
 		path = filepath.Join(path, "bigfile", oid[0])
 	}

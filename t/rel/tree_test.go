@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"wcfs/t/rel"
+	"wcfs/t/served"
 	"wcfs/zcore/tree/treetest"
 	"wcfs/zcore/tree/treetest/fixture"
 	"wcfs/zcore/zodb"
@@ -39,11 +40,8 @@ func TestTree(t *testing.T) {
 				t.Fatal(err)
 			}
 			mnt := t.TempDir()
-			m, err := rel.NewMount(t.Context(), exec.Command(env.wcfs, "serve", "--debug", "--mount", mnt, db.url), mnt)
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer m.Close()
+			m := served.Serve(t, mnt, exec.Command(env.wcfs, "serve", "--debug", "--mount", mnt, db.url))
+			defer m.End()
 			treetest.Run(t, &treetest.Env{
 				FS:       treetest.Path{Dir: mnt},
 				Manifest: fixture.Manifest(model, db.url, "30.0", true),

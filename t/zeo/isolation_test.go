@@ -3,10 +3,11 @@ package zeo_test
 import (
 	"os"
 	"os/exec"
+	"path/filepath"
 	"testing"
 	"time"
 
-	"wcfs/t/rel"
+	"wcfs/t/served"
 	"wcfs/t/stamp"
 	zeotest "wcfs/t/zeo"
 )
@@ -16,10 +17,11 @@ import (
 // server is killed between two commits and started again. WCFS_SOAK=1: for a minute, one server after the other.
 func TestIsolation(t *testing.T) {
 	soak := os.Getenv("WCFS_SOAK") != ""
-	wcfs, err := rel.BuildWCFS(t.Context(), t.TempDir())
-	if err != nil {
+	dir := t.TempDir()
+	if err := served.Build(dir, false, "wcfs"); err != nil {
 		t.Fatal(err)
 	}
+	wcfs := filepath.Join(dir, "wcfs")
 	for i, cfg := range zeotest.Matrix() {
 		if i == 2 && !soak { // its version and its encoding are tested with the others
 			continue
@@ -44,15 +46,8 @@ func isolation(t *testing.T, wcfs string, cfg zeotest.Config, long time.Duration
 	w := stamp.Start(t, "zeo:"+z.Addr, seed, "0")
 	p := z.Proxy()
 	mnt := t.TempDir()
-	m, err := rel.NewMount(t.Context(), exec.Command(wcfs, "serve", "--mount", mnt, p.URL()), mnt)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() {
-		if err := m.Close(); err != nil {
-			t.Error(err)
-		}
-	}()
+	m := served.Serve(t, mnt, exec.Command(wcfs, "serve", "--mount", mnt, p.URL()))
+	defer m.End()
 	n, cut := 0, 0
 	stamp.Check(t, mnt, w, seed, long, func() {
 		if n++; n%4 == 0 {

@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	"wcfs/t/rel"
+	"wcfs/t/served"
 	zeotest "wcfs/t/zeo"
 	"wcfs/zcore/zodb/fswriter"
 )
@@ -32,7 +33,7 @@ func TestRecipes(t *testing.T) {
 	}
 	dir := t.TempDir()
 	data, changes, mnt := filepath.Join(dir, "Data.fs"), filepath.Join(dir, "changes.fs"), filepath.Join(dir, "mnt")
-	if _, err := rel.BuildWCFS(t.Context(), dir); err != nil {
+	if err := served.Build(dir, false, "wcfs"); err != nil {
 		t.Fatal(err)
 	}
 	oid, err := rel.BigFileOutput(t.Context(), "make", "file:"+data, "3")
@@ -76,15 +77,8 @@ func TestRecipes(t *testing.T) {
 	if out := run("demo"); strings.TrimSpace(out) != strings.TrimSpace(oid) {
 		t.Errorf("demo lists %q; want %q", out, oid)
 	}
-	m, err := rel.NewMount(t.Context(), script("zeo_serve"), mnt)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() {
-		if err := m.Close(); err != nil {
-			t.Error(err)
-		}
-	}()
+	m := served.Serve(t, mnt, script("zeo_serve"))
+	defer m.End()
 	want, err := exec.CommandContext(context.Background(), filepath.Join(dir, "wcfs"), "cat", "file://"+data, "head/at").Output()
 	if err != nil {
 		t.Fatal(err)

@@ -5,7 +5,7 @@ import (
 	"path/filepath"
 	"testing"
 
-	"wcfs/t/rel"
+	"wcfs/t/served"
 	zeotest "wcfs/t/zeo"
 	"wcfs/zcore/tree/treetest"
 	"wcfs/zcore/tree/treetest/fixture"
@@ -26,8 +26,7 @@ func TestTree(t *testing.T) {
 		t.Fatal(err)
 	}
 	w.Close()
-	wcfs, err := rel.BuildWCFS(t.Context(), dir)
-	if err != nil {
+	if err := served.Build(dir, false, "wcfs"); err != nil {
 		t.Fatal(err)
 	}
 	z5 := zeotest.Start(t, zeotest.Config{Version: 5, Data: data})
@@ -38,15 +37,8 @@ func TestTree(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			mnt := t.TempDir()
-			m, err := rel.NewMount(t.Context(), exec.Command(wcfs, "serve", "--debug", "--mount", mnt, url), mnt)
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer func() {
-				if err := m.Close(); err != nil {
-					t.Error(err)
-				}
-			}()
+			m := served.Serve(t, mnt, exec.Command(filepath.Join(dir, "wcfs"), "serve", "--debug", "--mount", mnt, url))
+			defer m.End()
 			treetest.Run(t, &treetest.Env{
 				FS:       treetest.Path{Dir: mnt},
 				Manifest: fixture.Manifest(model, url, "30.0", true),
