@@ -18,12 +18,12 @@ const (
 func (s *Spec) args(accel Accel, initrd string) []string {
 	a := []string{
 		"-nodefaults", "-no-user-config", "-no-reboot",
-		"-machine", "q35,graphics=" + onOff(s.Graphics), "-accel", accel.option(), "-cpu", "max",
+		"-machine", "q35,graphics=" + onOff(s.Display != ""), "-accel", accel.option(), "-cpu", "max",
 		"-m", fmt.Sprintf("%dM", s.Memory), "-smp", fmt.Sprint(s.CPUs),
-		"-kernel", s.Kernel.Image, "-initrd", initrd, "-append", s.cmdline(),
+		"-kernel", s.image(), "-initrd", initrd, "-append", s.cmdline(),
 	}
-	if s.Graphics {
-		a = append(a, "-vga", "std", "-usb", "-device", "usb-tablet")
+	if s.Display != "" {
+		a = append(a, "-display", s.Display, "-vga", "std", "-usb", "-device", "usb-tablet")
 	} else {
 		a = append(a, "-display", "none")
 	}
@@ -64,10 +64,21 @@ func fsdev(sh Share) []string {
 	}
 }
 
+// image is the file to boot. Only a bzImage sets up the screen.
+func (s *Spec) image() string {
+	if s.Display != "" && s.Kernel.BzImage != "" {
+		return s.Kernel.BzImage
+	}
+	return s.Kernel.Image
+}
+
 // cmdline is the kernel's. Most of it spares an emulated processor work that is of no use to a guest
 // that lives for seconds.
 func (s *Spec) cmdline() string {
 	c := "console=ttyS0 panic=-1 rdinit=/init mitigations=off no_timer_check random.trust_cpu=on nokaslr"
+	if s.Display != "" {
+		c = "console=tty0 " + c // the last one is /dev/console
+	}
 	if s.Verbose {
 		c += " earlyprintk=serial ignore_loglevel"
 	} else {

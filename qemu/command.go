@@ -24,7 +24,8 @@ type RunOptions struct {
 	SMP      int           `name:"smp" default:"0" placeholder:"N" help:"Processors; 0: two, or one on a host with one."`
 	Accel    string        `default:"auto" enum:"auto,kvm,tcg" help:"kvm, tcg (emulation), or auto: KVM if a guest really runs under it."`
 	Timeout  time.Duration `default:"0" help:"End the guest when the program runs longer; 0: never."`
-	Graphics bool          `help:"Open a window with the guest's display."`
+	Graphics bool          `help:"Open a window with the guest's screen."`
+	Display  string        `placeholder:"DISPLAY" help:"Show the guest's screen as QEMU's -display takes it, for example vnc=127.0.0.1:0 or vnc=unix:PATH."`
 	GDB      string        `name:"gdb" placeholder:"ADDR" help:"Wait for gdb at ADDR, as QEMU's -gdb takes it, for example tcp:127.0.0.1:1234."`
 	Append   string        `placeholder:"PARAMETERS" help:"More parameters for the kernel."`
 	Cache    string        `placeholder:"DIR" help:"Where fetched kernels are kept. Default: wcfs in the user's cache folder."`
@@ -135,9 +136,12 @@ func handleSignals(m *Machine, signals <-chan os.Signal, stdout *os.File, cancel
 
 // spec turns options into what is to be booted.
 func (o *RunOptions) spec(ctx context.Context, stderr *os.File) (Spec, error) {
-	s := Spec{HostRoot: true, Net: true, Memory: o.Mem, CPUs: o.SMP, Append: o.Append, GDB: o.GDB, Graphics: o.Graphics, Timeout: o.Timeout}
+	s := Spec{HostRoot: true, Net: true, Memory: o.Mem, CPUs: o.SMP, Append: o.Append, GDB: o.GDB, Display: o.Display, Timeout: o.Timeout}
 	if s.CPUs == 0 {
 		s.CPUs = min(2, runtime.NumCPU())
+	}
+	if o.Graphics && s.Display == "" {
+		s.Display = Window
 	}
 	var err error
 	if s.Accel, err = ParseAccel(o.Accel); err != nil {

@@ -80,7 +80,7 @@ func cachedKernel(version, store string) (Kernel, bool) {
 		k.Name = rel
 	}
 	if v := filepath.Join(dir, "vmlinux"); fileExists(v) {
-		k.Image = v
+		k.BzImage, k.Image = k.Image, v
 	}
 	return k, fileExists(k.Image)
 }

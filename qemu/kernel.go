@@ -19,6 +19,7 @@ type Kernel struct {
 	Name    string // as it was asked for
 	Release string // as uname -r shows it
 	Image   string // file for QEMU's -kernel: a bzImage, or a vmlinux with a PVH entry
+	BzImage string // the bzImage that a vmlinux in Image was unpacked from; empty: none, or Image itself
 	Modules string // folder that holds its modules, searched by name; empty: everything is built in
 }
 

@@ -63,6 +63,9 @@ func Start(ctx context.Context, spec Spec) (*Machine, error) {
 	if err != nil {
 		return nil, missing("qemu-system-x86_64", "qemu-system-x86")
 	}
+	if spec.Display, err = resolveDisplay(ctx, spec.Display, qemu); err != nil {
+		return nil, err
+	}
 	image, err := spec.initramfs(ctx)
 	if err != nil {
 		return nil, err

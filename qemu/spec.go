@@ -33,8 +33,9 @@ type Spec struct {
 	Accel  Accel  // "": probe
 	Append string // more kernel parameters
 	GDB    string // address for gdb, as QEMU's -gdb takes it, and wait for it; or ""
-	// Graphics gives the guest a display window, keyboard and sound-less PC; the program stays on the console.
-	Graphics bool
+	// Display gives the guest a screen, keyboard and tablet, shown in a Window or as QEMU's -display takes
+	// it; the program stays on the console. "": none.
+	Display string
 
 	// Timeout bounds the program's run, from the moment it starts; BootTimeout the time until then.
 	// 0: no bound for the program, two minutes for the start.
