@@ -199,8 +199,9 @@ func (w *clientWatch) pinMarked(ctx context.Context, at zodb.Tid) ([]*pinMsg, er
 
 func (w *clientWatch) set() *baseSet { return w.l.dom.base(baseKey{w.base, w.f.Oid()}) }
 
-// poison makes the blocks that a client which cannot be killed did not acknowledge unreadable under
-// its base.
+// poison makes blocks unreadable under the base of a client that cannot be killed: those whose first read waited for its
+// acknowledgement in vain. Of one that was answered before the kernel may have pages: the client does not depend on
+// its pin, which is of a request that was not answered either.
 func (w *clientWatch) poison() {
 	w.mu.Lock()
 	var blks []Blk
@@ -214,7 +215,9 @@ func (w *clientWatch) poison() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, blk := range blks {
-		s.bad[blk] = struct{}{}
+		if !s.read[blk] {
+			s.bad[blk] = struct{}{}
+		}
 	}
 }
 

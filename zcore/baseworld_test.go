@@ -258,3 +258,31 @@ func TestBaseGuestThatDoesNotAcknowledgeFailsAlone(t *testing.T) {
 	w.commit(map[Blk]string{0: "a2"})
 	w.want(0, "a2")
 }
+
+// Where no connection can be closed, what was not acknowledged cannot be read under that base any more. Only that.
+func TestBaseClientThatCannotBeKilled(t *testing.T) {
+	w := newWorld(t, Options{PinTimeout: time.Second}, map[Blk]string{0: "a0", 1: "b0", 2: "c0"})
+	base := w.db.Head()
+	at1 := w.commit(map[Blk]string{0: "a1", 1: "b1"})
+	at2 := w.commit(map[Blk]string{0: "a2", 1: "b2"})
+	g := &guest{w, w.core.Host()}
+	w.guest("") // the file is to be known
+	g.want(base, 0, "a0")
+	raw, err := w.core.OpenBaseLink(g.dom)
+	if err != nil {
+		t.Fatal(err)
+	}
+	l := &testLink{t: t, l: raw}
+	w.wantPins(l.basePins(w.f, at1, base), map[Blk]zodb.Tid{0: at1})
+	got := background(func() string { return g.read(base, 1) })
+	l.want(fmt.Sprintf("4 pin %s #1 @%s", w.f, at1))
+	l.send("1 watch %s @%s base @%s", w.f, at2, base) // two more pins
+	if s := <-got; s != errDomainFailed.Error() {
+		t.Errorf("what was not acknowledged is read: %q", s)
+	}
+	g.want(base, 1, errDomainFailed.Error())
+	g.want(base, 0, "a0") // the kernel had it, and the client was not told that it is at at2
+	g.want(base, 2, "c0")
+	w.guest("other").want(base, 1, "b0")
+	w.want(1, "b2")
+}

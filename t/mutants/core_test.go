@@ -163,6 +163,11 @@ func coreMutants() []mutant {
 			edits: []edit{{"\t\tr.renew()\n", ""}},
 		},
 		{
+			name: "end-acknowledges", run: "TestEndOfTheCore", file: "zcore/pin.go",
+			why:   "when the server ends, readers that wait for pins are shown what others must not see",
+			edits: []edit{{"case l.c.ctx.Err() != nil:", "case l.c.isFailed():"}},
+		},
+		{
 			name: "late-nak-kills", run: "TestNakRight", file: "zcore/pin.go",
 			why:   "a client that stops a watch and then says nak to its pin is killed",
 			edits: []edit{{"if msg == \"ack\" || w.ctx.Err() != nil {", "if msg == \"ack\" {"}},
@@ -255,6 +260,16 @@ func baseMutants() []mutant {
 			name: "base-at-not-rechecked", file: "zcore/base.go",
 			why:   "a pin is decided for an at that the base watch has left meanwhile",
 			edits: []edit{{"if w.at == at {", "if w.at >= at {"}},
+		},
+		{
+			name: "base-never-poisoned", file: "zcore/base.go",
+			why:   "a client that comes through virtfs and does not acknowledge goes on reading",
+			edits: []edit{{"\t\t\ts.bad[blk] = struct{}{}\n", ""}},
+		},
+		{
+			name: "base-poisoned-too-much", file: "zcore/base.go",
+			why:   "guests lose what the one that did not acknowledge did not depend on",
+			edits: []edit{{"if !s.read[blk] {", "if blk >= 0 {"}},
 		},
 		{
 			name: "domain-never-fails", file: "zcore/fault.go",
