@@ -12,22 +12,7 @@ import (
 	"time"
 )
 
-// BuildWCFS builds the command, as make does, into dir and returns its path.
-func BuildWCFS(ctx context.Context, dir string) (string, error) {
-	root, err := Root()
-	if err != nil {
-		return "", err
-	}
-	bin := filepath.Join(dir, "wcfs")
-	cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-o", bin, ".")
-	cmd.Dir, cmd.Env = root, append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := cmd.CombinedOutput(); err != nil {
-		return "", fmt.Errorf("go build: %w: %s", err, out)
-	}
-	return bin, nil
-}
-
-// Mount is a running wcfs that serves a database at Dir.
+// Mount is a running wcfs that serves a database at Dir, for benchmarks; tests use wcfs/t/served.
 type Mount struct {
 	Dir string
 	Cmd *exec.Cmd
