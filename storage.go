@@ -10,7 +10,6 @@ import (
 	"strings"
 	"time"
 
-	"wcfs/zcore/zdata"
 	"wcfs/zcore/zodb"
 	"wcfs/zcore/zodb/demostorage"
 	"wcfs/zcore/zodb/filestorage"
@@ -122,45 +121,6 @@ func redact(zurl string) string {
 		return scheme + ":..."
 	}
 	return fmt.Sprintf("%q", zurl)
-}
-
-// headerSize is enough of a record for its class to be seen.
-const headerSize = 200
-
-// isBigFile tells whether an object is a ZBigFile, reading little of the others where it can.
-func isBigFile(ctx context.Context, stor zodb.Storage, oid zodb.Oid, at zodb.Tid) (bool, error) {
-	if ext, ok := stor.(zodb.Extender); ok {
-		if named, known := headNames(ctx, ext, oid, at, "ZBigFile"); known && !named {
-			return false, nil
-		}
-	}
-	rec, err := stor.LoadAt(ctx, oid, at)
-	if err != nil {
-		if zodb.IsAbsent(err) {
-			return false, nil
-		}
-		return false, err
-	}
-	_, err = zdata.DecodeBigFile(oid, rec)
-	if errors.Is(err, zdata.ErrNotBigFile) {
-		return false, nil
-	}
-	return err == nil, err
-}
-
-// headNames tells whether a record names a class near its beginning; known is false when the record is
-// not there to be looked at.
-func headNames(ctx context.Context, ext zodb.Extender, oid zodb.Oid, at zodb.Tid, class string) (named, known bool) {
-	e, release, err := ext.ExtentAt(ctx, oid, at)
-	if err != nil {
-		return false, false
-	}
-	defer release()
-	head := make([]byte, min(e.Len, headerSize))
-	if _, err := e.File.ReadAt(head, e.Off); err != nil {
-		return false, false
-	}
-	return strings.Contains(string(head), class), true
 }
 
 // fileURL is the URL of a FileStorage.
