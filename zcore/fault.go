@@ -53,7 +53,7 @@ func (l *Link) settle() {
 	} else {
 		l.drained(min(time.Second, limit/4))
 	}
-	if !l.proc.Alive() {
+	if !l.proc.Alive() || l.c.ctx.Err() != nil {
 		return
 	}
 	for _, sig := range []syscall.Signal{syscall.SIGBUS, syscall.SIGKILL} {
@@ -64,6 +64,9 @@ func (l *Link) settle() {
 			l.c.nKill.Add(1)
 			l.c.log.Error("faulty watch client killed", "pid", l.proc.Pid(), "signal", sig)
 			return
+		}
+		if l.c.ctx.Err() != nil {
+			return // the server ends
 		}
 	}
 	l.c.fail(fmt.Errorf("faulty watch client pid %d cannot be killed", l.proc.Pid()))

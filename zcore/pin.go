@@ -13,6 +13,7 @@ import (
 type pinned struct {
 	target zodb.Tid  // the last that was queued, or what the client shows when queue is empty
 	queue  []*pinMsg // not acknowledged; the first is being sent or has been
+	failed *pinMsg   // one that ended with an error: from then on all do
 	at     zodb.Tid  // the watch's at for which target was decided
 	view   zodb.Tid  // the view as of which it was
 }
@@ -38,6 +39,9 @@ func (w *clientWatch) wantLocked(blk Blk, rev, at, v zodb.Tid) *pinMsg {
 		}
 		p = &pinned{target: tidHead}
 		w.pins[blk] = p
+	}
+	if p.failed != nil {
+		return p.failed
 	}
 	if p.at != at || p.view <= v { // else a newer decision for the same at stands
 		p.at, p.view = at, v
@@ -70,10 +74,25 @@ func (w *clientWatch) countPinned(was, now zodb.Tid) {
 // was acknowledged.
 func (w *clientWatch) send(blk Blk, p *pinned, msg *pinMsg) {
 	for msg != nil {
-		msg.err = w.sendOne(blk, msg)
+		if msg.err = w.sendOne(blk, msg); msg.err != nil {
+			w.failPins(p)
+			return
+		}
 		next := w.sent(blk, p)
 		close(msg.done)
 		msg = next
+	}
+}
+
+// failPins ends what is queued with the error of the first.
+func (w *clientWatch) failPins(p *pinned) {
+	w.mu.Lock()
+	queue := p.queue
+	p.queue, p.failed = nil, queue[0]
+	w.mu.Unlock()
+	for _, m := range queue {
+		m.err = queue[0].err
+		close(m.done)
 	}
 }
 
@@ -120,10 +139,10 @@ func (w *clientWatch) sendOne(blk Blk, m *pinMsg) error {
 }
 
 // after tells what the end of a pin means for those who wait for it: only where a client cannot be
-// protected and lives on must they not go on either.
+// protected and lives on must they not go on either. When the core has ended nobody is protected.
 func (l *Link) after() error {
 	switch {
-	case l.c.isFailed():
+	case l.c.ctx.Err() != nil:
 		return ErrNotConn
 	case l.dom.Failed() || l.poisoned.Load():
 		return errDomainFailed

@@ -45,6 +45,31 @@ func TestStorageFailsForGoodIsEIOMode(t *testing.T) {
 	}
 }
 
+// A server that ends shows nobody what he must not see: those who wait for a pin get an error.
+func TestEndOfTheCoreIsNoAcknowledgement(t *testing.T) {
+	for range 20 {
+		w := newWorld(t, Options{}, map[Blk]string{0: "a0"})
+		at := w.db.Head()
+		w.want(0, "a0")
+		l := w.link()
+		w.wantPins(l.pins(w.f, at), nil)
+		w.commit(map[Blk]string{0: "a1"})
+		f, _ := w.core.Lookup(context.Background(), w.f)
+		read := background(func() error {
+			_, err := f.Read(context.Background(), w.core.Host(), 10, 0)
+			return err
+		})
+		l.want(fmt.Sprintf("2 pin %s #0 @%s", w.f, at))
+		w.cancel()
+		if err := <-read; err == nil {
+			t.Fatal("a read went well whose pin was not acknowledged")
+		}
+		if _, err := f.Read(context.Background(), w.core.Host(), 10, 0); err == nil {
+			t.Fatal("a read after the end went well")
+		}
+	}
+}
+
 func TestGapKeepsWatchesOutAndServesTheRest(t *testing.T) {
 	w := newWorld(t, Options{}, map[Blk]string{0: "a0", 1: "b0"})
 	at0 := w.db.Head()

@@ -22,6 +22,7 @@ type world struct {
 	f    zodb.Oid
 	core *Core
 
+	cancel  func()                 // ends the core
 	gapNext bool                   // the next commit is reported as a gap
 	yield   atomic.Pointer[func()] // called at each step; nil: nothing
 
@@ -115,6 +116,7 @@ func newWorld(t *testing.T, opts Options, init map[Blk]string) *world {
 	}
 	w.core = core
 	ctx, cancel := context.WithCancel(context.Background())
+	w.cancel = cancel
 	done := make(chan struct{})
 	go func() { defer close(done); core.Run(ctx) }()
 	t.Cleanup(func() { cancel(); <-done })

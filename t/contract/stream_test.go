@@ -22,6 +22,8 @@ func mincore(mem, vec []byte) error {
 	return nil
 }
 
+func mem(m *mapping) uintptr { return uintptr(unsafe.Pointer(&m.mem[0])) }
+
 // stream is an open stream; a goroutine reads its lines, which waits in read(2) as clients' threads do.
 type stream struct {
 	t     *testing.T
