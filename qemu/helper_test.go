@@ -37,6 +37,9 @@ func helperStart() int {
 // helperCommand is `wcfs run` with the program in its arguments.
 func helperCommand() int {
 	o := qemu.RunOptions{Kernel: "6.12", Mem: 512, Program: os.Args[1:]}
+	if s := os.Getenv("QEMU_TEST_KERNEL"); s != "" {
+		o.Kernel = s
+	}
 	if s := os.Getenv("QEMU_TEST_SHARE"); s != "" {
 		o.Share = []string{s}
 	}
