@@ -14,6 +14,7 @@ import (
 
 	"wcfs/t/py"
 	"wcfs/t/said"
+	"wcfs/t/served"
 )
 
 // built is where TestMain puts programs; read only afterwards.
@@ -36,11 +37,10 @@ func build() (err error) {
 		return err
 	}
 	client := filepath.Join(py.Root(), "zcore/client/c")
-	serverArgs := []string{"build", "-o", filepath.Join(built, "wcfs"), "wcfs"}
-	server := exec.Command("go", serverArgs...)
-	server.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if err := served.Build(built, false, "wcfs"); err != nil {
+		return err
+	}
 	for _, cmd := range []*exec.Cmd{
-		server,
 		exec.Command("gcc", "-std=gnu11", "-O2", "-Wall", "-Wextra", "-Werror", "-pthread", "-static", "-I", client,
 			"checker/checker.c", filepath.Join(client, "wcfs.c"), "-o", checker()),
 		exec.Command("gcc", "-std=gnu11", "-O2", "-Wall", "-Wextra", "-Werror", "-pthread", "-static", "probes/probes.c",
@@ -62,68 +62,34 @@ type server struct {
 	pintimeout time.Duration
 	mnt, port  string // the port stays the same when it is started again
 
-	cmd  *exec.Cmd
-	said *said.Buffer
-	done chan struct{} // closed when it has ended
+	proc *served.Proc
+	said *said.Buffer // by proc
 }
 
 // startServer serves the writer's database.
 func startServer(t *testing.T, w *writer, pintimeout time.Duration) *server {
 	t.Helper()
-	s := &server{t: t, w: w, pintimeout: pintimeout, mnt: t.TempDir(), port: "0", said: new(said.Buffer)}
-	t.Cleanup(func() {
-		s.end()
-		if text := s.said.String(); t.Failed() || strings.Contains(text, "panic") {
-			t.Errorf("the server said:\n%s", text)
-		}
-	})
+	s := &server{t: t, w: w, pintimeout: pintimeout, mnt: t.TempDir(), port: "0"}
 	s.start()
+	t.Cleanup(func() { s.end() })
 	return s
 }
 
 func (s *server) start() {
 	s.t.Helper()
-	s.said.Reset()
-	s.cmd = exec.Command(filepath.Join(built, "wcfs"), "serve", "--mount", s.mnt, "--9p", "tcp:127.0.0.1:"+s.port,
+	cmd := exec.Command(filepath.Join(built, "wcfs"), "serve", "--mount", s.mnt, "--9p", "tcp:127.0.0.1:"+s.port,
 		"--pintimeout", s.pintimeout.String(), "file://"+s.w.path())
-	s.cmd.Stdout, s.cmd.Stderr = s.said, s.said
-	s.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	if err := s.cmd.Start(); err != nil {
-		s.t.Fatal(err)
-	}
-	cmd, done := s.cmd, make(chan struct{})
-	s.done = done
-	go func() { _ = cmd.Wait(); close(done) }()
-	eventually(s.t, "the server", func() bool {
-		select {
-		case <-done:
-			s.t.Fatalf("the server ended:\n%s", s.said)
-		default:
-		}
-		_, rest, ok := strings.Cut(s.said.String(), "9p=tcp:")
-		if ok {
-			addr, _, _ := strings.Cut(rest, " ")
-			_, s.port, _ = net.SplitHostPort(strings.TrimSpace(addr))
-		}
-		f, err := os.Open(filepath.Join(s.mnt, ".wcfs/zurl"))
-		if err == nil {
-			f.Close()
-		}
-		return ok && err == nil
-	})
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	s.proc = served.Serve(s.t, s.mnt, cmd)
+	s.said = s.proc.Log
+	_, s.port, _ = net.SplitHostPort(s.proc.Address("tcp"))
 }
 
 // end ends the server and waits for it.
 func (s *server) end() {
-	_ = s.cmd.Process.Signal(syscall.SIGTERM)
-	select {
-	case <-s.done:
-	case <-time.After(20 * time.Second):
-		s.t.Error("the server does not end")
-		_ = s.cmd.Process.Kill()
-		<-s.done
-	}
-	_ = syscall.Unmount(s.mnt, 2 /* MNT_DETACH */) // when it was killed
+	_ = s.proc.Cmd.Process.Signal(syscall.SIGTERM)
+	s.proc.Wait()
+	served.Detach(s.mnt) // when it was killed
 }
 
 // stat is a number of .wcfs/stats.
