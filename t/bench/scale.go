@@ -121,7 +121,7 @@ func tracked(ctx context.Context, b *kit.Bench) ([]kit.Row, error) {
 	var points []kit.Point
 	for i, c := range list {
 		round := 0
-		points = append(points, kit.Point{Name: fmt.Sprintf("tracked blocks: %d", ns[i]), Run: each(20, func(int) error {
+		points = append(points, kit.Point{Name: fmt.Sprintf("tracked blocks: %d", ns[i]), Run: each(100, func(int) error {
 			round++
 			return c.commit(round, ns[i])
 		})})
