@@ -1,10 +1,13 @@
 package qemu_test
 
 import (
+	"bytes"
 	"fmt"
 	"io"
 	"os"
 	"os/exec"
+	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -102,6 +105,52 @@ func waitFor(t *testing.T, cmd *exec.Cmd, out *syncBuffer) error {
 	})
 	defer late.Stop()
 	return cmd.Wait()
+}
+
+// TestCommandDies: no QEMU is left when `wcfs run` is killed, told to end, or loses its terminal.
+func TestCommandDies(t *testing.T) {
+	qemutest.Turn(t)
+	for how, end := range map[string]func(*exec.Cmd, *os.File){
+		"SIGKILL":            func(c *exec.Cmd, _ *os.File) { _ = c.Process.Kill() },
+		"SIGTERM":            func(c *exec.Cmd, _ *os.File) { _ = c.Process.Signal(syscall.SIGTERM) },
+		"terminal is closed": func(_ *exec.Cmd, ptmx *os.File) { ptmx.Close() },
+	} {
+		ptmx, tty := openPty(t)
+		cmd := exec.Command(os.Args[0], "/bin/sleep", "1000")
+		cmd.Env = append(os.Environ(), "QEMU_TEST_HELPER=command")
+		cmd.Stdin, cmd.Stdout, cmd.Stderr = tty, tty, tty
+		cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Setctty: true}
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		tty.Close()
+		var qemu int
+		eventually(t, how+": no QEMU", func() bool { qemu = childOf(cmd.Process.Pid, "qemu"); return qemu != 0 })
+		end(cmd, ptmx)
+		_ = cmd.Wait()
+		eventually(t, how+": QEMU is left", func() bool { return gone(qemu) })
+	}
+}
+
+// childOf finds a child of a process by the beginning of its name; 0: there is none.
+func childOf(pid int, name string) int {
+	lists, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", pid))
+	for _, l := range lists {
+		b, _ := os.ReadFile(l)
+		for _, f := range strings.Fields(string(b)) {
+			if comm, _ := os.ReadFile("/proc/" + f + "/comm"); strings.HasPrefix(string(comm), name) {
+				n, _ := strconv.Atoi(f)
+				return n
+			}
+		}
+	}
+	return 0
+}
+
+// gone tells whether a process has ended. Whoever adopts orphans here may be slow to reap it.
+func gone(pid int) bool {
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	return err != nil || bytes.Contains(b, []byte(") Z "))
 }
 
 func openPty(t *testing.T) (ptmx, tty *os.File) {
