@@ -28,6 +28,7 @@ type guest struct {
 	t     *testing.T
 	name  string
 	m     *qemu.Machine
+	at    string // where it has the server
 	mount string // options of its mount, without the port
 	in    *io.PipeWriter
 	lines chan string // what the shell prints; closed at its end
@@ -41,16 +42,17 @@ type spec struct {
 	how    transport
 	port   string // for tcp, where the server is reached
 	cpus   int
+	above  bool // for virtfs: the folder above the server's mount is handed in
 }
 
 const memory = 128 // MiB: little, so that pages of mappings go
 
-// boot starts a guest that has the server at /wcfs and the writer's log at /log.
+// boot starts a guest that has the server, at /wcfs if not told otherwise, and the writer's log at /log.
 func boot(t *testing.T, s *server, sp spec) *guest {
 	t.Helper()
 	in, inWriter := io.Pipe()
 	out, outWriter := io.Pipe()
-	g := &guest{t: t, name: sp.name, in: inWriter, lines: make(chan string, 1000)}
+	g := &guest{t: t, name: sp.name, at: "/wcfs", in: inWriter, lines: make(chan string, 1000)}
 	q := qemu.Spec{
 		Kernel: qemutest.Kernel(t, sp.kernel), Memory: memory, CPUs: sp.cpus, Net: true, Accel: qemu.TCG,
 		Program: []string{"/bin/sh"}, Env: []string{"PATH=/bin:/tools"},
@@ -66,12 +68,14 @@ func boot(t *testing.T, s *server, sp spec) *guest {
 		Timeout: 15 * time.Minute, BootTimeout: 2 * time.Minute,
 	}
 	g.mount = "trans=tcp,version=9p2000.L,cache=none,access=any,msize=1044504,uname=" + sp.name
-	at := "/wcfs"
-	if sp.how == both {
-		at = "/virtfs"
-	}
-	if sp.how != tcp {
-		q.Shares = append(q.Shares, qemu.Share{Tag: "wcfs", Dir: s.mnt, Mount: at})
+	switch {
+	case sp.how == both:
+		q.Shares = append(q.Shares, qemu.Share{Tag: "wcfs", Dir: s.mnt, Mount: "/virtfs"})
+	case sp.above:
+		q.Shares = append(q.Shares, qemu.Share{Tag: "wcfs", Dir: filepath.Dir(s.mnt), Mount: "/above"})
+		g.at = filepath.Join("/above", filepath.Base(s.mnt))
+	case sp.how == virtfs:
+		q.Shares = append(q.Shares, qemu.Share{Tag: "wcfs", Dir: s.mnt, Mount: g.at})
 	}
 	if sp.how != virtfs {
 		q.Mounts = []qemu.Mount{{Source: "10.0.2.2", Target: "/wcfs", Options: g.mount + ",port=" + sp.port}}
@@ -161,7 +165,7 @@ func (g *guest) pressure() {
 func (g *guest) check(w *writer, n, seconds, seed int) {
 	g.t.Helper()
 	for i := range n {
-		args := strings.Join(checkArgs(w, "/wcfs", "/log/log", seconds, seed+i), " ")
+		args := strings.Join(checkArgs(w, g.at, "/log/log", seconds, seed+i), " ")
 		g.must(patience, "(/checker %s; echo \"exit $?\") >/tmp/said%d 2>&1 & pid%d=$!", args, i, i)
 	}
 }

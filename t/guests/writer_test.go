@@ -4,10 +4,12 @@ import (
 	"bytes"
 	"encoding/binary"
 	"fmt"
+	"io"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -32,8 +34,10 @@ type writer struct {
 	db   *zgen.DB
 	rnd  *rand.Rand
 	oids []zodb.Oid
-	end  [nfiles]int // blocks of the file
-	n    uint64      // commits
+	bad  zodb.Oid     // a file of two blocks that nobody writes
+	end  [nfiles]int  // blocks of the file
+	n    uint64       // commits; also of the goroutine that commits
+	made atomic.Int64 // n, for others
 
 	stop, done chan struct{} // done is nil when it commits only when told
 	once       sync.Once
@@ -71,6 +75,10 @@ func newWriter(t *testing.T) *writer {
 	w.commit(func(tx *zgen.Tx) {
 		for range nfiles {
 			w.oids = append(w.oids, tx.NewFile(blksize))
+		}
+		w.bad = tx.NewFile(blksize)
+		for b := range 2 {
+			tx.Write(w.bad, zdata.Blk(b), content(w.n, change{file: nfiles, blk: b}), zgen.Blk0)
 		}
 	}, initial())
 	return w
@@ -124,6 +132,7 @@ func (w *writer) random() (list []change) {
 // commit makes one commit of the changes, and tells of it.
 func (w *writer) commit(before func(*zgen.Tx), list []change) zodb.Tid {
 	w.n++
+	w.made.Add(1)
 	tx := w.db.Begin()
 	if before != nil {
 		before(tx)
@@ -153,6 +162,28 @@ func (w *writer) commit(before func(*zgen.Tx), list []change) zodb.Tid {
 		w.t.Error(err)
 	}
 	return tid
+}
+
+// damage makes the database's record of block 1 of the bad file one that cannot be decoded.
+func (w *writer) damage() {
+	w.t.Helper()
+	f, err := os.OpenFile(w.path(), os.O_RDWR, 0)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	defer f.Close()
+	data := make([]byte, 1<<20) // its beginning
+	n, err := f.ReadAt(data, 0)
+	if err != nil && err != io.EOF {
+		w.t.Fatal(err)
+	}
+	at := bytes.Index(data[:n], content(1, change{file: nfiles, blk: 1})[:blksize/2]) // zeros at the end are not stored
+	if at < 0 {
+		w.t.Fatal("the block to damage is not there")
+	}
+	if _, err := f.WriteAt(bytes.Repeat([]byte{0xff}, 16), int64(at-16)); err != nil {
+		w.t.Fatal(err)
+	}
 }
 
 func content(n uint64, c change) []byte {

@@ -5,8 +5,9 @@
  *     against @at/. Prints what it did. Exit status: 0, 3 when the server is lost (an error or SIGBUS), 9
  *     for a wrong byte.
  * checker ignore MNT OID
- *     sets up a base watch and never reads its link, so that no pin is acknowledged; reads the base until
- *     an error comes, then touches a page that was mapped and not read. Prints both.
+ *     takes a base of its own and, some commits later, sets up a watch over it whose link it never reads, so that no
+ *     pin is acknowledged; reads the base until an error comes, then touches the same page, which was mapped and
+ *     not read. Prints both.
  * checker refused MNT OID BASE
  *     asks for a base watch over a base of another server, which must be refused.
  * checker hog MIB
@@ -293,7 +294,12 @@ static int run_ignore(int argc, char **argv)
     if (argc != 4)
         die(2, "usage", "checker ignore MNT OID");
     mnt = argv[2];
-    uint64_t base = read_tid("head/base"), at = read_tid("head/at"), began = now_ms();
+    uint64_t base = read_tid("head/at"), at = base;
+    for (int commits = 0; commits < 3; usleep(1000)) { /* then every block has changed */
+        uint64_t was = at;
+        commits += (at = read_tid("head/at")) != was;
+    }
+    uint64_t began = now_ms();
     snprintf(path, sizeof path, "%s/base/%016" PRIx64 "/bigfile/%s", mnt, base, argv[3]);
     int fd = open(path, O_RDONLY);
     if (fd < 0)
@@ -305,17 +311,17 @@ static int run_ignore(int argc, char **argv)
     int n = snprintf(line, sizeof line, "1 watch %s @%016" PRIx64 " base @%016" PRIx64 "\n", argv[3], at, base);
     if (map == MAP_FAILED || link < 0 || pwrite(link, line, n, 0) != n)
         die(1, path, strerror(errno));
-    for (off_t off = 0;; off = (off + 4096) % size) {
+    off_t off = 0;
+    for (;; off = (off + 4096) % size) {
         if (pread(fd, buf, sizeof buf, off) < 0)
             break;
         if (now_ms() > began + 120000)
             die(1, "ignore", "no read has failed");
     }
-    printf("read: %s after %" PRIu64 " ms\n", strerror(errno), now_ms() - began);
+    printf("read: %s after %" PRIu64 " ms at %jd of base %016" PRIx64 "\n", strerror(errno), now_ms() - began, (intmax_t)off, base);
     expected = 1;
     if (!sigsetjmp(sigbus, 1)) {
-        (void)map[size - 1];
-        printf("memory: %d\n", map[size - 1]);
+        printf("memory: %d\n", map[off]);
         return 1;
     }
     printf("memory: SIGBUS\n");
