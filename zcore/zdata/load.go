@@ -84,10 +84,37 @@ func (l *chunkLoader) load(ctx context.Context, state record.Value) ([]byte, err
 	}
 	data := make([]byte, last.off+int64(len(tail)))
 	copy(data[last.off:], tail)
+	chunks = chunks[:len(chunks)-1]
+	if stor, ok := l.stor.(zodb.BatchLoader); ok {
+		err = l.batch(ctx, stor, data, chunks)
+	} else {
+		err = l.parallel(ctx, data, chunks)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return data, nil
+}
 
+// batch copies chunks into data as a storage gives them.
+func (l *chunkLoader) batch(ctx context.Context, stor zodb.BatchLoader, data []byte, chunks []chunk) error {
+	oids := make([]zodb.Oid, len(chunks))
+	for i, c := range chunks {
+		oids[i] = c.oid
+	}
+	var m mould
+	return stor.LoadBatch(ctx, oids, l.at, func(i int, rec zodb.Record, err error) error {
+		b, err := l.decode(chunks[i], rec, err, &m)
+		copy(data[chunks[i].off:], b)
+		return err
+	})
+}
+
+// parallel loads chunks one by one, many at once, and copies them into data.
+func (l *chunkLoader) parallel(ctx context.Context, data []byte, chunks []chunk) error {
 	g, gctx := errgroup.WithContext(ctx)
 	g.SetLimit(chunkLoads)
-	for _, c := range chunks[:len(chunks)-1] {
+	for _, c := range chunks {
 		if gctx.Err() != nil {
 			break
 		}
@@ -98,13 +125,10 @@ func (l *chunkLoader) load(ctx context.Context, state record.Value) ([]byte, err
 		})
 	}
 	if err := g.Wait(); err != nil {
-		return nil, err
+		return err
 	}
 	// When ctx ended the loop no chunk may have failed, and yet not all are there.
-	if err := ctx.Err(); err != nil {
-		return nil, err
-	}
-	return data, nil
+	return ctx.Err()
 }
 
 // list reads the chunk table.
@@ -131,11 +155,19 @@ func (l *chunkLoader) list(ctx context.Context, chunktab zodb.Oid) ([]chunk, err
 
 func (l *chunkLoader) chunk(ctx context.Context, c chunk) ([]byte, error) {
 	rec, err := l.stor.LoadAt(ctx, c.oid, l.at)
+	return l.decode(c, rec, err, &mould{})
+}
+
+// decode returns the data of a chunk whose record was loaded, or not. m remembers the form of such records.
+func (l *chunkLoader) decode(c chunk, rec zodb.Record, err error, m *mould) ([]byte, error) {
 	if err != nil {
 		if zodb.IsAbsent(err) {
 			err = bad(l.zblk, l.serial, "its chunk at offset %d is missing: %v", c.off, err)
 		}
 		return nil, err
+	}
+	if b, ok := m.data(rec.Data); ok && int64(len(b)) <= c.room {
+		return b, nil
 	}
 	obj, err := record.Decode(c.oid, rec)
 	if err != nil {
@@ -144,6 +176,7 @@ func (l *chunkLoader) chunk(ctx context.Context, c chunk) ([]byte, error) {
 	if obj.Class != (record.Class{Module: record.ModBigFile, Name: "ZData"}) {
 		return nil, bad(c.oid, rec.Serial, "it is a %.80q where a ZData belongs", obj.Class.String())
 	}
+	m.learn(rec.Data, obj)
 	b, err := plain(c.oid, rec.Serial, obj.State, c.room)
 	if err != nil {
 		return nil, bad(l.zblk, l.serial, "its chunk at offset %d overlaps the next or overruns the block: %v", c.off, err)

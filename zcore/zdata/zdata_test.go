@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"maps"
 	"math/rand/v2"
 	"runtime"
@@ -37,9 +38,32 @@ func commit(t testing.TB, objs map[zodb.Oid][]byte) *memstorage.Store {
 	return s
 }
 
+// load loads a block in both ways, chunk by chunk and in a batch.
 func load(stor zodb.Storage, zblk zodb.Oid, blksize int64) ([]byte, error) {
-	data, _, err := zdata.LoadBlk(context.Background(), stor, btree.Direct{Storage: stor}, zblk, 1, blksize)
+	ctx := context.Background()
+	data, serial, err := zdata.LoadBlk(ctx, stor, btree.Direct{Storage: stor}, zblk, 1, blksize)
+	data2, serial2, err2 := zdata.LoadBlk(ctx, batches{stor}, btree.Direct{Storage: stor}, zblk, 1, blksize)
+	if !bytes.Equal(data, data2) || serial != serial2 || (err == nil) != (err2 == nil) {
+		return nil, fmt.Errorf("%d bytes of %s (%v) chunk by chunk, %d of %s (%v) in a batch", len(data), serial, err, len(data2), serial2, err2)
+	}
 	return data, err
+}
+
+// batches loads in batches, from last to first, through one buffer.
+type batches struct{ zodb.Storage }
+
+func (s batches) LoadBatch(ctx context.Context, oids []zodb.Oid, at zodb.Tid, fn func(int, zodb.Record, error) error) error {
+	var buf []byte
+	for i := len(oids) - 1; i >= 0; i-- {
+		rec, err := s.LoadAt(ctx, oids[i], at)
+		buf = append(buf[:0], rec.Data...)
+		rec.Data = buf
+		if err := fn(i, rec, err); err != nil {
+			return err
+		}
+		clear(buf)
+	}
+	return ctx.Err()
 }
 
 func TestBigFile(t *testing.T) {

@@ -139,6 +139,13 @@ type SerialLoader interface {
 	SerialAt(ctx context.Context, oid Oid, at Tid) (serial, until Tid, err error)
 }
 
+// BatchLoader is implemented by drivers that load many objects together faster than one by one.
+type BatchLoader interface {
+	// LoadBatch calls fn once for each of oids, in any order, with what LoadAt returns for oids[i]. The
+	// record's Data is good until fn returns. It ends with fn's error, or that of ctx.
+	LoadBatch(ctx context.Context, oids []Oid, at Tid, fn func(i int, rec Record, err error) error) error
+}
+
 // Extent is a range of a plain file that holds an object's record uncompressed.
 type Extent struct {
 	File   *os.File // shared; valid until Release

@@ -119,7 +119,30 @@ func (s *sample) check(t testing.TB, noIndex bool, n int, rnd *rand.Rand) (zodb.
 			}
 		}
 	}
-	return f.last, nil
+	return f.last, s.checkBatch(ctx, f, rnd)
+}
+
+// checkBatch loads all objects at once, as of one moment, and compares each with what it is alone.
+func (s *sample) checkBatch(ctx context.Context, f *dataFile, rnd *rand.Rand) error {
+	at := f.last
+	if rnd != nil {
+		at = min(at, s.tids[rnd.IntN(len(s.tids))])
+	}
+	oids := []zodb.Oid{1, 2, 3, 4, 5, 6, 7, 3}
+	seen := 0
+	err := newBatch(f, oids, at).load(ctx, make([]byte, batchMax), func(i int, rec zodb.Record, err error) error {
+		seen |= 1 << i
+		alone, aloneErr := view{f, oids[i], f.index.Get(oids[i]), f.end}.load(ctx, at)
+		if fmt.Sprint(err) != fmt.Sprint(aloneErr) || err == nil &&
+			(!bytes.Equal(rec.Data, alone.Data) || rec.Serial != alone.Serial || rec.Until != alone.Until) {
+			return fmt.Errorf("object %s@%s is %q (%v) in a batch, and %q (%v) alone", oids[i], at, rec.Data, err, alone.Data, aloneErr)
+		}
+		return nil
+	})
+	if err == nil && seen != 1<<len(oids)-1 {
+		err = fmt.Errorf("of a batch only %b were given", seen)
+	}
+	return err
 }
 
 // clear checks that an error says what is wrong and where.

@@ -75,6 +75,7 @@ type Storage struct {
 	stop     context.CancelFunc // ends the watcher
 	stopped  chan struct{}      // closed when the watcher has ended
 	followed atomic.Bool        // Follow was called
+	buffers  batchBuffers
 
 	mu      sync.RWMutex
 	cur     *dataFile     // guarded by mu; written by the watcher only
@@ -89,6 +90,7 @@ var (
 	_ zodb.SerialLoader = (*Storage)(nil)
 	_ zodb.Extender     = (*Storage)(nil)
 	_ zodb.Lister       = (*Storage)(nil)
+	_ zodb.BatchLoader  = (*Storage)(nil)
 )
 
 // ErrClosed is what everything answers after Close.

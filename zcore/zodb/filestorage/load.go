@@ -8,7 +8,6 @@ import (
 
 	"wcfs/zcore/zodb"
 	"wcfs/zcore/zodb/fsformat"
-	"wcfs/zcore/zodb/record"
 )
 
 // rec is a data record: its header and the 8 bytes after it.
@@ -46,15 +45,20 @@ func (s *Storage) LoadAt(ctx context.Context, oid zodb.Oid, at zodb.Tid) (zodb.R
 		return zodb.Record{}, s.loadError(oid, at, err)
 	}
 	defer v.f.release()
+	rec, err := v.load(ctx, at)
+	if err != nil {
+		return zodb.Record{}, s.loadError(oid, at, err)
+	}
+	return rec, nil
+}
+
+func (v view) load(ctx context.Context, at zodb.Tid) (zodb.Record, error) {
 	rev, data, until, err := v.find(ctx, at)
 	if err != nil {
-		return zodb.Record{}, s.loadError(oid, at, err)
+		return zodb.Record{}, err
 	}
 	b, err := v.read(data)
-	if err != nil {
-		return zodb.Record{}, s.loadError(oid, at, err)
-	}
-	return zodb.Record{Data: b, Serial: rev.Tid, Until: until}, nil
+	return zodb.Record{Data: b, Serial: rev.Tid, Until: until}, err
 }
 
 // SerialAt implements zodb.SerialLoader.
@@ -188,7 +192,13 @@ func (f *dataFile) rec(oid zodb.Oid, pos, end int64) (rec, error) {
 	if _, err := f.f.ReadAt(b[:], pos); err != nil {
 		return r, readError(pos, err)
 	}
-	h, err := fsformat.DecodeData(b[:], pos)
+	return parseRec(b[:], oid, pos, end)
+}
+
+// parseRec decodes the header of the record of oid at pos and checks what can be checked of it.
+func parseRec(b []byte, oid zodb.Oid, pos, end int64) (rec, error) {
+	r := rec{pos: pos}
+	h, err := fsformat.DecodeData(b, pos)
 	r.DataHeader = h
 	copy(r.more[:], b[fsformat.DataHdrLen:])
 	switch {
@@ -258,14 +268,7 @@ func (v view) read(r rec) ([]byte, error) {
 	if _, err := v.f.f.ReadAt(b, r.pos+fsformat.DataHdrLen); err != nil {
 		return nil, readError(r.pos, err)
 	}
-	if err := r.checkEnd(b[r.Len:]); err != nil {
-		return nil, err
-	}
-	data, err := record.Decompress(b[:r.Len:r.Len])
-	if err != nil {
-		return nil, r.damage(err.Error())
-	}
-	return data, nil
+	return v.checked(r, b)
 }
 
 // checkRoom is read less the data.
