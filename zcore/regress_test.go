@@ -6,7 +6,30 @@ import (
 	"wcfs/zcore/zodb"
 )
 
-// Each test here is a way in which systems of this kind crashed, hung or corrupted data.
+// Each regression test is a way in which systems of this kind crashed, hung or corrupted data:
+//
+//	just started, old data, watch at head, first read    OldDataWatchAtTailThenFirstRead; t/contract JustStarted
+//	change of a block whose history is not covered       ChangeOfBlockWithoutKnownHistory
+//	set-up at an old revision, from the database         SetupAtOldRevisionAsksTheDatabase
+//	watch before creation; created and grown while on    WatchBeforeCreation; t/contract NewFile
+//	hole gets data, data becomes a hole                  HoleGetsDataAndDataBecomesAHole; t/contract CacheOfHoles
+//	growth, shrink, regrowth, reads past the end         GrowthShrinkRegrowthWithReadsPastTheEnd; t/contract CacheAndSize
+//	size during a bucket split                           SizeDuringBucketSplit
+//	split, merge, rotation, inline root, emptied tree,
+//	shared blktab, a ZBlk under two keys or moved, undo,
+//	ZBlk0 to ZBlk1, one chunk of a ZBlk1                 TreesThatChange, a subtest each
+//	pack below and above the watch                       PackBelowTheWatch, PackAboveTheWatch
+//	read tracked between publish and view                ReadWhileCommitIsBetweenPublishAndView
+//	watch set up between view and announce               WatchSetUpBetweenViewAndAnnounce, ...BetweenDeltaAndViewOfAHole
+//	advance racing a commit and a read                   AdvanceRacesCommitAndRead
+//	second read while a pin is queued                    SecondReadWaitsForQueuedPin
+//	read joining a load begun before the commit          ReadDoesNotJoinALoadBegunBeforeTheCommit
+//	node loaded at h, inserted after t                   NodeLoadedBeforeTheCommitIsInsertedAfterIt
+//	stop with a pin outstanding, stat meanwhile          StopWatchingWithPinOutstanding; t/contract NoWaitForPins
+//	1000 appends a second against a slow load            ManyAppendsAgainstASlowLoad
+//	fault retry under mmap_lock                          BlockIsLeftAloneWhileItsReadIsUnderWay
+//
+// Those in regress_link_test.go were found here. t/mutants breaks the code for each and sees it noticed.
 
 // pins sets up a watch and returns which block is pinned to what, acknowledging all.
 func (tl *testLink) pins(f zodb.Oid, at zodb.Tid) map[Blk]string {

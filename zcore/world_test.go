@@ -99,6 +99,11 @@ func background[T any](fn func() T) <-chan T {
 const testBlksize = 4096
 
 func newWorld(t *testing.T, opts Options, init map[Blk]string) *world {
+	return newWorldOver(t, opts, init, func(s *memstorage.Store) zodb.Storage { return s })
+}
+
+// newWorldOver has the core see the database through something.
+func newWorldOver(t *testing.T, opts Options, init map[Blk]string, through func(*memstorage.Store) zodb.Storage) *world {
 	w := &world{t: t, stor: memstorage.New(), stops: map[Step]*stop{}}
 	opts.Step = w.step
 	w.db = zgen.New(w, zgen.Options{LeafMax: 3, NodeMax: 3})
@@ -110,7 +115,7 @@ func newWorld(t *testing.T, opts Options, init map[Blk]string) *world {
 	if _, err := tx.Commit(); err != nil {
 		t.Fatal(err)
 	}
-	core, err := New(context.Background(), w.stor, opts)
+	core, err := New(context.Background(), through(w.stor), opts)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -9,7 +9,7 @@ func historyMutants() []mutant {
 			edits: []edit{{"\tif w != 0 {\n\t\treturn w\n\t}\n\tif f.find(blk)", "\tif f.find(blk)"}},
 		},
 		{
-			name: "node-uncapped", file: "zcore/history/nodes.go",
+			name: "node-uncapped", pkg: "zcore", run: "TestNodeLoaded", file: "zcore/history/nodes.go",
 			why:   "a node whose load was under way as it changed is taken for the current one",
 			edits: []edit{{"min(rec.Until, t.firstTouch(oid, from))", "rec.Until"}},
 		},

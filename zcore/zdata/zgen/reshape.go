@@ -1,6 +1,11 @@
 package zgen
 
-import "math/rand/v2"
+import (
+	"math/rand/v2"
+
+	"wcfs/zcore/zdata"
+	"wcfs/zcore/zodb"
+)
 
 // maxRaise bounds the levels that reshaping makes.
 const maxRaise = 6
@@ -106,4 +111,50 @@ func (t *tree) rebuild(leafMax int) {
 		}
 	}
 	t.leafMax = old
+}
+
+// Shape is a change of form of a blktab, which changes no key or value.
+type Shape int
+
+// Shapes. Those of one child of the root are of the one that has the block they are asked for.
+const (
+	Split   Shape = iota // the child becomes two
+	Merge                // the child and the next become one
+	Rotate               // the child gives its last entries to the next
+	Renew                // the child gets another oid
+	Inline               // the only bucket moves into the root
+	Outline              // the bucket in the root gets an oid of its own
+	Raise                // one more level below the root
+	Rebuild              // all nodes but the root anew, one key a bucket
+)
+
+// Reshape changes the form of a blktab. It panics where that cannot be done.
+func (tx *Tx) Reshape(f zodb.Oid, n zdata.Blk, s Shape) {
+	t := tx.file(f).tab
+	tx.tab(t)
+	p := t.root
+	i := p.kid(int64(n))
+	k := p.kids[i]
+	switch s {
+	case Split:
+		p.split(i, k.size()/2)
+	case Merge:
+		p.merge(i)
+	case Rotate:
+		oid := p.kids[i+1].oid
+		cut := k.size() - 1
+		p.merge(i)
+		p.split(i, cut)
+		p.kids[i+1].oid = oid
+	case Renew:
+		k.oid, k.dirty, p.dirty = t.alloc(), true, true
+	case Inline:
+		k.oid, p.dirty = 0, true
+	case Outline:
+		k.oid, k.dirty, p.dirty = t.alloc(), true, true
+	case Raise:
+		t.raise()
+	case Rebuild:
+		t.rebuild(1)
+	}
 }
