@@ -242,10 +242,10 @@ func (c *Core) waitPins(ctx context.Context, msgs []*pinMsg) error {
 			if m.err != nil {
 				return m.err
 			}
-		case <-c.failed:
+		case <-c.ctx.Done():
 			return ErrNotConn
 		case <-ctx.Done():
-			return ErrInterrupted
+			return c.interrupted()
 		}
 	}
 	return nil
