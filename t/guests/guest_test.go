@@ -27,12 +27,14 @@ const (
 type guest struct {
 	t     *testing.T
 	name  string
+	spec  qemu.Spec // but for input and output
 	m     *qemu.Machine
 	at    string // where it has the server
 	mount string // options of its mount, without the port
 	in    *io.PipeWriter
-	lines chan string // what the shell prints; closed at its end
-	n     int         // commands
+	lines chan string   // what the shell prints; closed at its end
+	ended chan struct{} // closed when the guest has
+	n     int           // commands
 }
 
 // spec is what a guest is made of. The turn to run guests is the caller's.
@@ -50,9 +52,7 @@ const memory = 128 // MiB: little, so that pages of mappings go
 // boot starts a guest that has the server, at /wcfs if not told otherwise, and the writer's log at /log.
 func boot(t *testing.T, s *server, sp spec) *guest {
 	t.Helper()
-	in, inWriter := io.Pipe()
-	out, outWriter := io.Pipe()
-	g := &guest{t: t, name: sp.name, at: "/wcfs", in: inWriter, lines: make(chan string, 1000)}
+	g := &guest{t: t, name: sp.name, at: "/wcfs"}
 	q := qemu.Spec{
 		Kernel: qemutest.Kernel(t, sp.kernel), Memory: memory, CPUs: sp.cpus, Net: true, Accel: qemu.TCG,
 		Program: []string{"/bin/sh"}, Env: []string{"PATH=/bin:/tools"},
@@ -64,7 +64,6 @@ func boot(t *testing.T, s *server, sp spec) *guest {
 			{Tag: "log", Dir: s.w.logDir(), Mount: "/log", ReadOnly: true},
 			{Tag: "tools", Dir: built, Mount: "/tools", ReadOnly: true, Cache: "loose"},
 		},
-		Stdin: in, Stdout: outWriter,
 		Timeout: 15 * time.Minute, BootTimeout: 2 * time.Minute,
 	}
 	g.mount = "trans=tcp,version=9p2000.L,cache=none,access=any,msize=1044504,uname=" + sp.name
@@ -80,37 +79,64 @@ func boot(t *testing.T, s *server, sp spec) *guest {
 	if sp.how != virtfs {
 		q.Mounts = []qemu.Mount{{Source: "10.0.2.2", Target: "/wcfs", Options: g.mount + ",port=" + sp.port}}
 	}
-	m, err := qemu.Start(context.Background(), q)
-	if err != nil {
-		t.Fatal(err)
-	}
-	g.m = m
+	g.spec = q
+	g.start()
 	t.Cleanup(func() {
 		g.kill()
 		if t.Failed() {
-			t.Logf("console of %s:\n%s", g.name, m.Console())
+			t.Logf("console of %s:\n%s", g.name, g.m.Console())
 		}
 	})
+	return g
+}
+
+// start switches the guest on.
+func (g *guest) start() {
+	g.t.Helper()
+	in, inWriter := io.Pipe()
+	out, outWriter := io.Pipe()
+	q := g.spec
+	q.Stdin, q.Stdout = in, outWriter
+	m, err := qemu.Start(context.Background(), q)
+	if err != nil {
+		g.t.Fatal(err)
+	}
+	lines, ended := make(chan string, 1000), make(chan struct{})
+	g.m, g.in, g.lines, g.ended = m, inWriter, lines, ended
 	go func() { // it follows the guest, to tell when it runs
 		_, err := m.Wait(context.Background())
 		outWriter.CloseWithError(err)
+		close(ended)
 	}()
 	go func() {
 		scan := bufio.NewScanner(out)
 		for scan.Scan() {
-			g.lines <- strings.TrimRight(scan.Text(), "\r")
+			lines <- strings.TrimRight(scan.Text(), "\r")
 		}
-		close(g.lines)
+		close(lines)
 	}()
-	return g
 }
 
-// running waits until the guest takes commands.
+// running waits until the guest takes commands. Now and then, QEMU's emulated processors lose their way as the kernel changes
+// its own code: a guest that has not come to its program is started once more.
 func (g *guest) running() {
 	g.t.Helper()
 	began := time.Now()
-	g.sh(2*time.Minute, "true")
-	g.t.Logf("%s runs after %v more", g.name, time.Since(began).Round(time.Millisecond))
+	for try := 0; ; try++ {
+		select {
+		case <-g.m.Running():
+			g.sh(2*time.Minute, "true")
+			g.t.Logf("%s runs after %v more", g.name, time.Since(began).Round(time.Millisecond))
+			return
+		case <-g.ended:
+			g.t.Logf("%s did not start:\n%s", g.name, g.m.Console())
+			if try == 2 {
+				g.t.FailNow()
+			}
+			g.kill()
+			g.start()
+		}
+	}
 }
 
 // sh has the shell do something and returns what was printed and the exit status.
