@@ -77,6 +77,7 @@ type Core struct {
 	revs     map[revKey]*keptRev       // mu; attributes kept for pins
 	base     headBase                  // mu
 	zheads   map[*ZheadStream]struct{} // mu
+	killing  map[int]int               // mu; faulty links by process, while it is being killed
 	failure  error                     // mu
 	queue    []zodb.Commit             // mu; followed, not yet published
 	queued   chan struct{}             // cap 1; told when queue grew
@@ -122,6 +123,7 @@ func New(ctx context.Context, stor zodb.Storage, opts Options) (*Core, error) {
 		files:       map[zodb.Oid]*HeadFile{},
 		revs:        map[revKey]*keptRev{},
 		zheads:      map[*ZheadStream]struct{}{},
+		killing:     map[int]int{},
 		queued:      make(chan struct{}, 1),
 	}
 	c.base = headBase{tid: head, since: time.Now(), hold: c.tail.Hold(head)}

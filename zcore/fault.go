@@ -56,12 +56,16 @@ func (l *Link) settle() {
 	if !l.proc.Alive() || l.c.ctx.Err() != nil {
 		return
 	}
+	first, done := l.c.beginKill(l.proc.Pid())
+	defer done()
 	for _, sig := range []syscall.Signal{syscall.SIGBUS, syscall.SIGKILL} {
 		if err := l.proc.Signal(sig); err != nil {
 			l.c.log.Error("cannot signal faulty watch client", "pid", l.proc.Pid(), "signal", sig, "cause", err)
 		}
 		if l.dies(limit / 4) {
-			l.c.nKill.Add(1)
+			if first {
+				l.c.nKill.Add(1)
+			}
 			l.c.log.Error("faulty watch client killed", "pid", l.proc.Pid(), "signal", sig)
 			return
 		}
@@ -70,6 +74,21 @@ func (l *Link) settle() {
 		}
 	}
 	l.c.fail(fmt.Errorf("faulty watch client pid %d cannot be killed", l.proc.Pid()))
+}
+
+// beginKill notes that a process is being killed. Only the first who does so counts it, since one process may
+// be faulty on several links.
+func (c *Core) beginKill(pid int) (first bool, done func()) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.killing[pid]++
+	return c.killing[pid] == 1, func() {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		if c.killing[pid]--; c.killing[pid] == 0 {
+			delete(c.killing, pid)
+		}
+	}
 }
 
 // watches returns the watches of the link.

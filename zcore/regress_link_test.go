@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -47,6 +48,56 @@ func (tl *testLink) pinOut(rev zodb.Tid) (stream string) {
 		tl.t.Fatalf("got %q, want a pin", msg)
 	}
 	return stream
+}
+
+// mortal is a process that dies a while after it was sent a signal.
+type mortal struct {
+	fakeProcess
+	dead chan struct{}
+	once sync.Once
+}
+
+func (p *mortal) Close() {}
+
+func (p *mortal) Signal(os.Signal) error {
+	p.once.Do(func() { time.AfterFunc(20*time.Millisecond, func() { close(p.dead) }) })
+	return nil
+}
+
+func (p *mortal) Alive() bool {
+	select {
+	case <-p.dead:
+		return false
+	default:
+		return true
+	}
+}
+
+func (p *mortal) Wait(ctx context.Context) error {
+	select {
+	case <-p.dead:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// A process that is faulty on several links at once is one client killed.
+func TestOneProcessIsKilledOnce(t *testing.T) {
+	w := newWorld(t, Options{PinTimeout: 300 * time.Millisecond}, map[Blk]string{0: "a0"})
+	at := w.db.Head()
+	w.want(0, "a0")
+	p := &mortal{dead: make(chan struct{})}
+	for range 4 {
+		w.wantPins(w.linkOf(p).pins(w.f, at), nil)
+	}
+	w.commit(map[Blk]string{0: "a1"})
+	w.want(0, "a1") // all four links have a pin out until they are dealt with
+	eventually(t, "the kill to be counted", func() bool { return w.core.Stats().PinKill > 0 })
+	eventually(t, "the links to be gone", func() bool { return w.core.Stats().Watch == 0 })
+	if n := w.core.Stats().PinKill; n != 1 {
+		t.Fatalf("pinkill is %d", n)
+	}
 }
 
 // After `-` the reply to a pin is nobody's, also when whoever waited for it has not noticed yet.

@@ -168,6 +168,11 @@ func coreMutants() []mutant {
 			edits: []edit{{"case l.c.ctx.Err() != nil:", "case l.c.isFailed():"}},
 		},
 		{
+			name: "killed-twice", run: "TestOneProcess", file: "zcore/fault.go",
+			why:   "a process that is faulty on several links is counted for each",
+			edits: []edit{{"if first {", "if first || limit > 0 {"}},
+		},
+		{
 			name: "late-nak-kills", run: "TestNakRight", file: "zcore/pin.go",
 			why:   "a client that stops a watch and then says nak to its pin is killed",
 			edits: []edit{{"if msg == \"ack\" || w.ctx.Err() != nil {", "if msg == \"ack\" {"}},
