@@ -68,11 +68,15 @@ func Rows(ctx context.Context, kb *kit.Bench) (rows []kit.Row, err error) {
 		if err != nil {
 			return nil, err
 		}
-		rows = append(rows, r)
+		rows = append(rows, r...)
 	}
 	r, err := visible(ctx, b, zeotest.Config{Version: 5})
 	if err != nil {
 		return nil, err
+	}
+	rows = append(rows, r)
+	if r, err = shown(ctx, kb, b, zeotest.Config{Version: 5}); err != nil {
+		return rows, err
 	}
 	return append(rows, r), nil
 }
@@ -85,15 +89,20 @@ const (
 )
 
 func open(ctx context.Context, srv *zeotest.Server) (*zeo.Storage, error) {
-	return zeo.Open(ctx, srv.URL(), zeo.Options{Log: slog.New(slog.NewTextHandler(io.Discard, nil))})
+	return openURL(ctx, srv.URL())
 }
 
-// coldRead loads blocks of 2 MiB, none of which either client has cached.
-func coldRead(ctx context.Context, kb *kit.Bench, b *tb, cfg zeotest.Config) (kit.Row, error) {
+func openURL(ctx context.Context, url string) (*zeo.Storage, error) {
+	return zeo.Open(ctx, url, zeo.Options{Log: slog.New(slog.NewTextHandler(io.Discard, nil))})
+}
+
+// coldRead loads blocks of 2 MiB, none of which either client has cached; ours against Python's, and
+// against one that does nothing with what it gets.
+func coldRead(ctx context.Context, kb *kit.Bench, b *tb, cfg zeotest.Config) ([]kit.Row, error) {
 	cfg.Data = filepath.Join(b.dir, cfg.String()+".fs")
 	w, err := fswriter.Create(cfg.Data)
 	if err != nil {
-		return kit.Row{}, err
+		return nil, err
 	}
 	var oids []zodb.Oid
 	tid := zodb.TidFromTime(time.Now())
@@ -101,18 +110,18 @@ func coldRead(ctx context.Context, kb *kit.Bench, b *tb, cfg zeotest.Config) (ki
 		oid := zodb.Oid(i + 1)
 		oids = append(oids, oid)
 		if err := w.Commit(tid+zodb.Tid(i), map[zodb.Oid][]byte{oid: zeotest.Content(uint64(oid), i, blksize)}); err != nil {
-			return kit.Row{}, err
+			return nil, err
 		}
 	}
 	head := w.Last()
 	if err := w.Close(); err != nil {
-		return kit.Row{}, err
+		return nil, err
 	}
 	srv := zeotest.Start(b, cfg)
 	py := srv.Client()
 	s, err := open(ctx, srv)
 	if err != nil {
-		return kit.Row{}, err
+		return nil, err
 	}
 	defer s.Close()
 	var total, busy time.Duration
@@ -128,11 +137,25 @@ func coldRead(ctx context.Context, kb *kit.Bench, b *tb, cfg zeotest.Config) (ki
 			return took, nil
 		})
 	if err != nil {
-		return kit.Row{}, err
+		return nil, err
+	}
+	sent, err := record(ctx, srv, oids, head)
+	if err != nil {
+		return nil, err
+	}
+	raw, err := kb.Pair(ctx,
+		func() (time.Duration, error) { return loadAll(ctx, s, oids, head) },
+		func() (time.Duration, error) { return replay(srv, sent, len(oids)) })
+	if err != nil {
+		return nil, err
 	}
 	note := fmt.Sprintf("%d blocks of 2 MiB, %d loads at once against one after the other; the server, one thread of Python, "+
 		"is at work for %.0f%% of our time", nblocks, readers, 100*busy.Seconds()/total.Seconds())
-	return p.Speed("cold read over ZEO, "+cfg.String(), nblocks*blksize, 3, note), nil
+	return []kit.Row{
+		p.Speed("cold read over ZEO, "+cfg.String(), nblocks*blksize, 3, note),
+		raw.Speed("the same", nblocks*blksize, 0, "other: a client that asks the same and throws the answers away, "+
+			"which is all that the server can give"),
+	}, nil
 }
 
 func loadAll(ctx context.Context, s zodb.Storage, oids []zodb.Oid, at zodb.Tid) (time.Duration, error) {

@@ -11,6 +11,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"golang.org/x/sync/semaphore"
+
 	"wcfs/zcore/zodb"
 )
 
@@ -26,13 +28,16 @@ type conn struct {
 	br    *bufio.Reader // read by the handshake, then by read
 	wire  wire
 	opt   Options
-	sendq chan []byte   // frames to send
-	slots chan struct{} // a slot per load on the wire, given back by its reply
-	done  chan struct{} // closed by die
-	wake  chan struct{} // gets a token when there is something new in queue or overflow
+	sendq chan []byte         // frames to send
+	life  context.Context     // done when the connection has died
+	end   context.CancelFunc  // of life
+	done  <-chan struct{}     // of life
+	room  *semaphore.Weighted // of maxInFlight; loads on the wire take of it, their replies give it back
+	wake  chan struct{}       // gets a token when there is something new in queue or overflow
 	wg    sync.WaitGroup
 
-	heard atomic.Int64 // bytes that came so far
+	heard  atomic.Int64 // bytes that came so far
+	expect atomic.Int64 // bytes of a reply to a load, as of late: the largest, slowly forgotten
 
 	mu     sync.Mutex
 	err    error // guarded by mu; why it died
@@ -51,7 +56,7 @@ type conn struct {
 // widened by those who give up.
 type call struct {
 	method string
-	slot   bool
+	room   int64       // bytes of room taken
 	answer chan result // gets one
 }
 
@@ -65,11 +70,13 @@ func newConn(ctx context.Context, nc net.Conn, opt Options) (*conn, error) {
 	c := &conn{
 		nc: nc, opt: opt,
 		sendq: make(chan []byte, 2*opt.Window),
-		slots: make(chan struct{}, opt.Window),
-		done:  make(chan struct{}),
+		room:  semaphore.NewWeighted(maxInFlight),
 		wake:  make(chan struct{}, 1),
 		calls: map[int64]*call{},
 	}
+	c.life, c.end = context.WithCancel(context.Background())
+	c.done = c.life.Done()
+	c.expect.Store(maxInFlight / 3)
 	c.br = bufio.NewReaderSize(hearing{nc, &c.heard}, 64<<10)
 	stop := context.AfterFunc(ctx, func() { nc.Close() })
 	err := c.hello()
@@ -125,7 +132,7 @@ func (c *conn) die(err error) {
 	c.err = err
 	c.calls = nil
 	c.mu.Unlock()
-	close(c.done)
+	c.end()
 	c.nc.Close()
 }
 
@@ -146,13 +153,8 @@ func (c *conn) cause() error {
 func (c *conn) call(ctx context.Context, method string, args ...any) (any, error) {
 	q := &call{method: method, answer: make(chan result, 1)}
 	if method == "loadBefore" {
-		select {
-		case c.slots <- struct{}{}:
-			q.slot = true
-		case <-ctx.Done():
-			return nil, context.Cause(ctx)
-		case <-c.done:
-			return nil, &lostError{c.cause()}
+		if err := c.takeRoom(ctx, q); err != nil {
+			return nil, err
 		}
 	}
 	id, err := c.enter(q)
@@ -162,8 +164,8 @@ func (c *conn) call(ctx context.Context, method string, args ...any) (any, error
 	select {
 	case c.sendq <- c.frame(id, method, args):
 	case <-ctx.Done():
-		if c.leave(id) && q.slot {
-			<-c.slots
+		if c.leave(id) {
+			c.room.Release(q.room)
 		}
 		return nil, context.Cause(ctx)
 	case <-c.done:
@@ -252,7 +254,7 @@ func (c *conn) handle(frame []byte) error {
 	case m.name == replyName && m.id == -1: // keeps the connection alive
 		return nil
 	case m.name == replyName:
-		return c.answer(m)
+		return c.answer(m, int64(len(frame)))
 	case m.name == "invalidateTransaction":
 		return c.commit(m.args)
 	case m.name == "info": // sizes
@@ -261,7 +263,8 @@ func (c *conn) handle(frame []byte) error {
 	return fmt.Errorf("the server calls %.40q, which a read-only client does not know", m.name)
 }
 
-func (c *conn) answer(m message) error {
+// answer passes a reply on, which came in a frame of so many bytes.
+func (c *conn) answer(m message, size int64) error {
 	c.mu.Lock()
 	q := c.calls[m.id]
 	delete(c.calls, m.id)
@@ -279,8 +282,8 @@ func (c *conn) answer(m message) error {
 		r = result{err: exception(m.args)}
 	}
 	q.answer <- r
-	if q.slot {
-		<-c.slots
+	if q.room > 0 {
+		c.giveRoom(q, size)
 	}
 	return nil
 }

@@ -265,6 +265,10 @@ func TestWindow(t *testing.T) {
 	f := newFake(t, func(c *fakeConn, id int64, method string, args []any) {
 		conn.Store(c)
 		if method == "loadBefore" {
+			if before, _ := asTid(args[1]); before == 41 {
+				c.revision(id, "x", 30, 0)
+				return
+			}
 			asked <- id
 		} else {
 			c.reply(id, idBytes(zodb.Tid(100)))
@@ -276,6 +280,11 @@ func TestWindow(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer s.Close()
+	for range 20 { // replies are small
+		if _, err := s.LoadAt(t.Context(), 1, 40); err != nil {
+			t.Fatal(err)
+		}
+	}
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 100)
 	for range 10 {
@@ -316,6 +325,50 @@ func TestWindow(t *testing.T) {
 	for range 6 {
 		if err := <-done; err != nil {
 			t.Errorf("load: %v", err)
+		}
+	}
+}
+
+// Fewer are asked for at once where replies are large, as they are taken to be at first.
+func TestWindowOfBytes(t *testing.T) {
+	t.Parallel()
+	type question struct {
+		c  *fakeConn
+		id int64
+	}
+	asked := make(chan question, 100)
+	f := newFake(t, func(c *fakeConn, id int64, method string, args []any) {
+		if method == "loadBefore" {
+			asked <- question{c, id}
+		} else {
+			c.reply(id, idBytes(zodb.Tid(100)))
+		}
+	})
+	s := openFake(t, f, time.Minute)
+	for _, tt := range []struct{ width, size int }{{3, 3 << 20}, {2, 1 << 20}, {6, 1}, {32, 1}} {
+		const loads = 40
+		done := make(chan error, loads)
+		for range loads {
+			go func() {
+				_, err := s.LoadAt(context.Background(), 1, 50)
+				done <- err
+			}()
+		}
+		zeotest.Eventually(t, "as many are asked for as may be", func() bool { return len(asked) >= tt.width })
+		if _, err := s.Head(t.Context()); err != nil { // comes after all that was asked
+			t.Fatal(err)
+		}
+		if n := len(asked); n != tt.width {
+			t.Errorf("%d loads on the wire; want %d", n, tt.width)
+		}
+		for range loads {
+			q := <-asked
+			q.c.revision(q.id, strings.Repeat("x", tt.size), 50, 0)
+		}
+		for range loads {
+			if err := <-done; err != nil {
+				t.Fatal(err)
+			}
 		}
 	}
 }
