@@ -16,6 +16,7 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
+	"strings"
 	"syscall"
 	"time"
 
@@ -96,7 +97,11 @@ func isSubcommand(parser *kong.Kong, name string) bool {
 func (p *program) report(err error) int {
 	var quiet exitStatus
 	if err != nil && !errors.As(err, &quiet) {
-		fmt.Fprintf(p.stderr, "wcfs: %v\n", err)
+		lines := strings.FieldsFunc(err.Error(), func(r rune) bool { return r == '\n' }) // as of errors.Join
+		for i, line := range lines {
+			lines[i] = strings.TrimSpace(line)
+		}
+		fmt.Fprintf(p.stderr, "wcfs: %s\n", strings.Join(lines, "; "))
 	}
 	return exitCode(err)
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"os"
 	"os/signal"
+	"strings"
 	"syscall"
 
 	"wcfs/p9srv"
@@ -13,6 +14,19 @@ import (
 // nineOptions are the options of the 9P front; Addr is --9p.
 type nineOptions struct {
 	P9 p9srv.Options `embed:""`
+}
+
+// checkTLS refuses options of a restriction that nothing would enforce.
+func (o *nineOptions) checkTLS() error {
+	for _, addr := range o.P9.Addr {
+		if strings.HasPrefix(addr, "tls:") {
+			return nil
+		}
+	}
+	if o.P9.TLSCert+o.P9.TLSKey+o.P9.TLSClientCA+o.P9.Map != "" {
+		return usagef("--tls-cert, --tls-key, --tls-client-ca and --9p-map are for --9p tls:HOST:PORT only")
+	}
+	return nil
 }
 
 // listen makes the 9P front and listens at every --9p ADDR.

@@ -40,6 +40,12 @@ func (c *serveCmd) Run(p *program) error {
 	if c.PinTimeout <= 0 {
 		return usagef("--pintimeout %v: must be more than 0", c.PinTimeout)
 	}
+	if c.ReadAhead < 0 {
+		return usagef("--read-ahead-kb must not be negative")
+	}
+	if err := c.checkTLS(); err != nil {
+		return err
+	}
 	s, err := c.start(p)
 	if err != nil {
 		return err

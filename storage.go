@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"net/url"
 	"slices"
 	"strings"
@@ -81,10 +80,7 @@ func openStorage(ctx context.Context, zurl string, o *storageOptions) (zodb.Stor
 		return nil, usagef("%v", err)
 	}
 	if err != nil {
-		if pe := new(fs.PathError); errors.As(err, &pe) && errors.Is(err, fs.ErrNotExist) {
-			return nil, fmt.Errorf("%w: the database must exist before it is served", err)
-		}
-		return nil, err
+		return nil, err // stor may be a nil pointer of a driver's
 	}
 	return stor, nil
 }
