@@ -1,7 +1,7 @@
 // Gochecker does what checker.c does, through the Go client: one goroutine a file, all views in one process,
 // garbage collections all the time. Blocks are read by ReadAt, which is what the client's doc recommends.
 //
-// usage: gochecker MNT LOG SECONDS SEED LAST OID...
+// usage: gochecker MNT LOG SECONDS SEED LAST OID ..., with one or more OIDs
 package main
 
 import (
@@ -48,7 +48,7 @@ func main() {
 
 func run(args []string) error {
 	if len(args) < 6 {
-		return errors.New("usage: gochecker MNT LOG SECONDS SEED LAST OID...")
+		return errors.New("usage: gochecker MNT LOG SECONDS SEED LAST OID")
 	}
 	seconds, err1 := strconv.Atoi(args[2])
 	last, err2 := strconv.Atoi(args[4])
