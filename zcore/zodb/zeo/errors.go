@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"net"
 	"strings"
 
 	"wcfs/zcore/zodb"
@@ -43,6 +44,12 @@ func (e *refusal) Unwrap() error { return e.err }
 func isRefusal(err error) bool {
 	var e *refusal
 	return errors.As(err, &e)
+}
+
+// isDial tells whether there was nobody to connect to.
+func isDial(err error) bool {
+	var op *net.OpError
+	return errors.As(err, &op) && op.Op == "dial"
 }
 
 // lostError is what calls fail with whose connection went away before they were answered.

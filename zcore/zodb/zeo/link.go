@@ -46,6 +46,9 @@ func Open(ctx context.Context, url string, opt Options) (*Storage, error) {
 	s := &Storage{url: url, place: p, opt: opt.withDefaults(), changed: make(chan struct{}), finished: make(chan struct{}),
 		phantoms: map[zodb.Tid]zodb.Tid{}}
 	c, err := s.connectFirst(ctx)
+	if isDial(err) {
+		err = fmt.Errorf("%w: does a ZEO server run there? wait_timeout=SECONDS in the URL waits for one", err)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", url, err)
 	}

@@ -42,7 +42,7 @@ func TestOpenErrors(t *testing.T) {
 	m5 := zeotest.Start(t, zeotest.Config{Version: 6, Msgpack: true})
 	openError(t, zeotest.URL("tcp", srv.Addr, "storage=other"), `storage "other"`, "unknown storage: other")
 	openError(t, zeotest.URL("tcp", m5.Addr, "storage=other"), `storage "other"`, "unknown storage: other")
-	openError(t, zeotest.URL("tcp", zeotest.FreeAddr(t)), "connection refused")
+	openError(t, zeotest.URL("tcp", zeotest.FreeAddr(t)), "connection refused", "wait_timeout=SECONDS")
 	openError(t, zeotest.URL("unix", "/nonexistent/zeo.sock"), "/nonexistent/zeo.sock:", "no such file")
 	openError(t, srv.URL("tls=1"), "TLS handshake: ")
 	for greeting, want := range map[string]string{

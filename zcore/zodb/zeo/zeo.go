@@ -51,7 +51,7 @@ type Options struct {
 	// beyond it the server is asked again. Default 1<<20.
 	MaxQueue int
 
-	// MinBackoff and MaxBackoff bound the pause between attempts to connect. Default 10 ms and 3 s.
+	// MinBackoff and MaxBackoff bound the pause between attempts to connect. Default 10 ms and 1 s.
 	MinBackoff, MaxBackoff time.Duration
 
 	// Log gets one line when a connection is lost and one when it is back. Default slog.Default().
@@ -66,7 +66,7 @@ func (o Options) withDefaults() Options {
 	}
 	def(&o.Timeout, 30*time.Second)
 	def(&o.MinBackoff, 10*time.Millisecond)
-	def(&o.MaxBackoff, 3*time.Second)
+	def(&o.MaxBackoff, time.Second)
 	if o.Window <= 0 {
 		o.Window = 32
 	}
