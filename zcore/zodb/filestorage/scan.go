@@ -42,7 +42,7 @@ const (
 	scanMax = 256 << 10
 )
 
-func newScanner(f *os.File) *scanner { return &scanner{f: f, buf: make([]byte, scanMax)} }
+func newScanner(f *os.File) *scanner { return &scanner{f: f} }
 
 // at returns n bytes at pos, valid until the next call; io.ErrUnexpectedEOF if the file ends before.
 // It reads ahead the more the denser the requests are: headers of large records are far apart.
@@ -55,7 +55,7 @@ func (sc *scanner) at(pos int64, n int) ([]byte, error) {
 		}
 		sc.want = max(sc.want, scanMin)
 		if sc.want > len(sc.buf) {
-			sc.buf = make([]byte, sc.want)
+			sc.buf = make([]byte, sc.want) // one that looks at a single commit never needs much
 		}
 		got, err := sc.f.ReadAt(sc.buf[:sc.want], pos)
 		sc.off, sc.n = pos, got
