@@ -72,7 +72,7 @@ func RunCommand(ctx context.Context, o RunOptions, stdin, stdout, stderr *os.Fil
 	}
 	for {
 		status, err := runOnce(ctx, spec, signals, stdin, stdout, cancel)
-		if !errors.Is(err, ErrBoot) {
+		if !errors.Is(err, ErrBoot) && !errors.Is(err, errNoFolder) {
 			return status, err
 		}
 		n, mounted := len(spec.Shares), wcfsMounts()

@@ -16,6 +16,8 @@ var (
 	ErrDied    = errors.New("QEMU ended without exit status") // killed from outside, guest reset or powered itself off
 )
 
+var errNoFolder = errors.New("is not a folder") // what is to be shared
+
 // Error is the error of a guest: its kind, what is known more, and the end of its console.
 type Error struct {
 	Kind    error

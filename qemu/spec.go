@@ -150,7 +150,7 @@ func (s *Spec) check() error {
 			return fmt.Errorf("qemu: %q is no tag for a share: 1 to 31 letters, digits, '-', '_', '.'", sh.Tag)
 		}
 		if !isDir(sh.Dir) {
-			return fmt.Errorf("qemu: share %s: %s is not a folder", sh.Tag, sh.Dir)
+			return fmt.Errorf("qemu: share %s: %s %w", sh.Tag, sh.Dir, errNoFolder)
 		}
 		if !filepath.IsAbs(sh.Mount) {
 			return fmt.Errorf("qemu: share %s: its place in the guest, %q, is not absolute", sh.Tag, sh.Mount)
