@@ -67,7 +67,7 @@ func (s *stopping) run(ctx context.Context) error {
 	}{
 		{"unmount", s.unmount},
 		{"SIGTERM", func() error { return s.signal(unix.SIGTERM) }},
-		{"abort of the FUSE connection", func() error { return abort(s.m.minor) }},
+		{"abort of the FUSE connection", s.abort},
 		{"unmount", s.unmount},
 		{"SIGKILL", func() error { return s.signal(unix.SIGKILL) }},
 		{"lazy unmount", func() error { return detach(s.m.dir) }},
@@ -92,6 +92,15 @@ func (s *stopping) unmount() error {
 		return nil
 	}
 	return unmount(s.m.dir, 0)
+}
+
+// abort ends the connection of the mount while it is there: as soon as it is gone the kernel gives its
+// number to another, which must not be touched.
+func (s *stopping) abort() error {
+	if !mountedAs(s.m.dir, s.m.minor) {
+		return errors.New("the mount is gone")
+	}
+	return abort(s.m.minor)
 }
 
 func (s *stopping) signal(sig unix.Signal) error {

@@ -50,6 +50,7 @@ func TestStop(t *testing.T) {
 			c := start(t, "hold", dir+"/"+fileOne)
 			c.expect("open")
 		},
+		"stopped": func(_ *testing.T, srv *child, _ string) { srv.signal(syscall.SIGSTOP) },
 		"stopped, with a client waiting": func(t *testing.T, srv *child, dir string) {
 			c := start(t, "hold", dir+"/"+fileOne)
 			c.expect("open")
@@ -92,5 +93,21 @@ func TestStop(t *testing.T) {
 				t.Errorf("second stop: %v", err)
 			}
 		})
+	}
+}
+
+// The number of a mount that is gone may be another's by now, whose connection is not to be aborted.
+func TestStopSparesOthers(t *testing.T) {
+	f := mountFake(t, nil)
+	m, err := findMount(f.dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := &stopping{m: &mountEntry{dir: t.TempDir(), fsType: fsType, minor: m.minor}}
+	if err := s.abort(); err == nil {
+		t.Error("the connection of another mount was aborted")
+	}
+	if _, err := os.ReadFile(f.path("head/at")); err != nil {
+		t.Error(err)
 	}
 }
