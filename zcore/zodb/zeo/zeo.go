@@ -5,7 +5,8 @@
 // It does not own a cache, and writes nothing: it registers as a read-only client.
 //
 // The parts: url.go says where the server is; wire*.go encode calls and decode what the server
-// sends, which is not trusted; conn.go is one connection; link.go keeps one alive; follow.go and
+// sends, which is not trusted; conn.go is one connection, window.go how much is asked for ahead on it;
+// link.go keeps one alive; last.go doubts what a server tells as its last transaction; follow.go and
 // gap.go turn invalidations into commits without a gap; list.go enumerates.
 //
 // Invariants:
@@ -16,6 +17,7 @@
 //     server's own, and never before a commit that the server told of earlier on the connection.
 //   - No call but those of the handshake is sent on a connection before the server has been found to
 //     serve the database that was served before: not behind it, and with its last transaction there.
+//     That one is Storage.known, which a phantom (last.go) never is.
 //   - A commit is queued by the reader, and reported by Follow from its own goroutine.
 //
 // Locks: Storage.mu and conn.mu are leaves: nothing is called, sent or waited for under them.
@@ -40,7 +42,8 @@ type Options struct {
 	// Timeout bounds how long one operation waits for the server, reconnects included. Default 30 s.
 	Timeout time.Duration
 
-	// Window is the number of loads on the wire at once; more wait for their turn. Default 32.
+	// Window is the number of loads on the wire at once, fewer where they are large; more wait for their
+	// turn. Default 32.
 	Window int
 
 	// MaxFrame is the size in bytes of the largest message taken from the server. Default 1 GiB.
