@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"time"
 )
@@ -37,6 +38,15 @@ func (a Accel) option() string {
 	return "tcg,thread=multi,tb-size=256"
 }
 
+// cpus is how many processors a guest gets by default. More of them slow an emulated kernel's start down, and
+// with QEMU 7.2 on a busy host one in some starts panics as the kernel patches code that another processor is in.
+func (a Accel) cpus() int {
+	if a == KVM {
+		return min(2, runtime.NumCPU())
+	}
+	return 1
+}
+
 // probeTime is what a guest under a KVM that works takes a fraction of.
 const probeTime = 6 * time.Second
 
@@ -48,7 +58,7 @@ func ProbeKVM(ctx context.Context, k Kernel) error {
 		return err
 	}
 	f.Close()
-	_, err = Run(ctx, Spec{Kernel: k, Program: []string{"/bin/true"}, Accel: KVM, BootTimeout: probeTime, Timeout: probeTime})
+	_, err = Run(ctx, Spec{Kernel: k, Program: []string{"/bin/true"}, Accel: KVM, CPUs: 1, BootTimeout: probeTime, Timeout: probeTime})
 	return err
 }
 

@@ -8,7 +8,6 @@ import (
 	"os/exec"
 	"os/signal"
 	"path/filepath"
-	"runtime"
 	"slices"
 	"strings"
 	"syscall"
@@ -21,7 +20,7 @@ type RunOptions struct {
 	NineP    string        `name:"9p" placeholder:"ADDR" help:"Mount the server at unix:PATH or tcp:127.0.0.1:PORT on /wcfs (cache=none), and on /wcfs-snap for snapshots (cache=loose)."`
 	Share    []string      `sep:"none" placeholder:"TAG=DIR" help:"Make DIR writable in the guest, under the same path, by a virtio 9p device with mount tag TAG. May be repeated."`
 	Mem      int           `default:"1024" placeholder:"MIB" help:"Memory in MiB."`
-	SMP      int           `name:"smp" default:"0" placeholder:"N" help:"Processors; 0: two, or one on a host with one."`
+	SMP      int           `name:"smp" default:"0" placeholder:"N" help:"Processors; 0: two under KVM, one where emulated."`
 	Accel    string        `default:"auto" enum:"auto,kvm,tcg" help:"kvm, tcg (emulation), or auto: KVM if a guest really runs under it."`
 	Timeout  time.Duration `default:"0" help:"End the guest when the program runs longer; 0: never."`
 	Graphics bool          `help:"Open a window with the guest's screen."`
@@ -137,9 +136,6 @@ func handleSignals(m *Machine, signals <-chan os.Signal, stdout *os.File, cancel
 // spec turns options into what is to be booted.
 func (o *RunOptions) spec(ctx context.Context, stderr *os.File) (Spec, error) {
 	s := Spec{HostRoot: true, Net: true, Memory: o.Mem, CPUs: o.SMP, Append: o.Append, GDB: o.GDB, Display: o.Display, Timeout: o.Timeout}
-	if s.CPUs == 0 {
-		s.CPUs = min(2, runtime.NumCPU())
-	}
 	if o.Graphics && s.Display == "" {
 		s.Display = Window
 	}

@@ -72,6 +72,9 @@ func Start(ctx context.Context, spec Spec) (*Machine, error) {
 	}
 	m := &Machine{spec: spec, accel: chooseAccel(ctx, spec.Accel, spec.Kernel, qemu), events: make(chan event, 16),
 		exited: make(chan struct{}), running: make(chan struct{}), ends: map[string]chan struct{}{}}
+	if m.spec.CPUs == 0 {
+		m.spec.CPUs = m.accel.cpus()
+	}
 	m.console.also = spec.KernelLog
 	if err := m.launch(qemu, image); err != nil {
 		return nil, err

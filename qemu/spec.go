@@ -29,7 +29,7 @@ type Spec struct {
 	Modules  []string // kernel modules to load besides those that the above needs
 
 	Memory int    // MiB; 0: 512
-	CPUs   int    // 0: 1
+	CPUs   int    // 0: two under KVM, one where emulated
 	Accel  Accel  // "": probe
 	Append string // more kernel parameters
 	GDB    string // address for gdb, as QEMU's -gdb takes it, and wait for it; or ""
@@ -124,9 +124,6 @@ func (s *Spec) check() error {
 	s.end = "\x1e" + rand.Text()
 	if s.Memory == 0 {
 		s.Memory = 512
-	}
-	if s.CPUs == 0 {
-		s.CPUs = 1
 	}
 	if s.BootTimeout == 0 {
 		s.BootTimeout = 2 * time.Minute
