@@ -19,6 +19,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"wcfs/t/isolation/dropcaches"
+	"wcfs/zcore/tree"
 	"wcfs/zcore/zodb"
 )
 
@@ -83,6 +84,9 @@ func TestSetDisconnected(t *testing.T) {
 	wantDisconnected(t, f.dir, fd)
 	if d := time.Since(begin); d > 3*time.Second {
 		t.Errorf("took %v", d)
+	}
+	if err := f.srv.Upload(1, 0, make([]byte, fakeBlk)); !errors.Is(err, tree.ErrNotConn) {
+		t.Errorf("a block stored after that: %v", err) // it would be there for the mapping
 	}
 	c.say("touch")
 	c.expect("SIGBUS") // as for the mapped page

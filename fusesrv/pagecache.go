@@ -89,7 +89,13 @@ func (s *Server) StoreRev(rev zodb.Tid, oid zodb.Oid, off int64, data []byte) er
 	return s.store(ino, off, data)
 }
 
+// store counts as a request, so that what it stores as the file system is cut off is dropped again.
 func (s *Server) store(node uint64, off int64, data []byte) error {
+	s.fs.gate.inFlight.Add(1)
+	defer s.fs.gate.inFlight.Add(-1)
+	if s.fs.gate.closed() {
+		return fmt.Errorf("store inode %d: %w", node, tree.ErrNotConn)
+	}
 	for len(data) > 0 {
 		n := min(len(data), s.maxWrite)
 		st := s.fuse.InodeNotifyStoreCache(node, off, data[:n])
