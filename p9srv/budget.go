@@ -23,11 +23,11 @@ func newBudget(n int64) *budget {
 // take waits until n bytes are there; put gives them back.
 func (b *budget) take(ctx context.Context, n int64, pins bool) error {
 	if pins {
-		if err := b.half.Acquire(ctx, n); err != nil {
+		if err := acquire(ctx, b.half, n); err != nil {
 			return err
 		}
 	}
-	if err := b.all.Acquire(ctx, n); err != nil {
+	if err := acquire(ctx, b.all, n); err != nil {
 		if pins {
 			b.half.Release(n)
 		}
@@ -35,6 +35,14 @@ func (b *budget) take(ctx context.Context, n int64, pins bool) error {
 	}
 	b.used.Add(n)
 	return nil
+}
+
+// acquire is Acquire without the channel that this makes of ctx, when there is no need to wait.
+func acquire(ctx context.Context, s *semaphore.Weighted, n int64) error {
+	if s.TryAcquire(n) {
+		return nil
+	}
+	return s.Acquire(ctx, n)
 }
 
 func (b *budget) put(n int64, pins bool) {

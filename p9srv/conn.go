@@ -38,6 +38,8 @@ type conn struct {
 	wmu    sync.Mutex
 	broken bool          // a write failed: nothing more is sent; guarded by wmu
 	bw     *bufio.Writer // for transports without writev; nil else; guarded by wmu
+	vec    net.Buffers   // what one writev writes; guarded by wmu
+	vecs   [4][]byte     // memory of vec, most often; guarded by wmu
 
 	causeMu sync.Mutex
 	cause   error // why the server ended it; guarded by causeMu

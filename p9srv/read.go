@@ -108,8 +108,12 @@ func join(a, b tree.Data) tree.Data {
 // inMemory reads the pieces that are ranges of a file, but for long ones that a socket takes as they are.
 func (r *request) inMemory(d *tree.Data) error {
 	var pieces []zcore.Piece
+	from := sendfileFrom
+	if r.busy {
+		from = sendfileBusy
+	}
 	for i, p := range d.Pieces {
-		if p.File == nil || p.Len >= sendfileFrom && r.s.conn.isSocket() {
+		if p.File == nil || p.Len >= from && r.s.conn.isSocket() {
 			continue
 		}
 		if pieces == nil {

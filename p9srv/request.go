@@ -30,6 +30,11 @@ type request struct {
 	data    tree.Data
 	taken   int64    // bytes of the budgets
 	lent    [][]byte // by the server's buffers
+
+	busy bool // of a Tread: others were in flight when it came
+	// Memory for the reply of a Tread.
+	head   [headerLen + 4]byte
+	pieces [3]zcore.Piece
 }
 
 // finish gives back what the request holds. It is called once, when the reply is written or dropped.
@@ -77,8 +82,8 @@ func (r *request) encode(lib frame, ok bool) []zcore.Piece {
 	var f frame
 	switch {
 	case ok && r.msg.typ == tRead:
-		f = newFrame(tRead+1, tag).u32(uint32(r.data.Size())).done(r.data.Size())
-		return append([]zcore.Piece{{Mem: f}}, r.data.Pieces...)
+		f = append(frame(r.head[:4]), byte(tRead+1), byte(tag), byte(tag>>8)).u32(uint32(r.data.Size())).done(r.data.Size())
+		return append(append(r.pieces[:0], zcore.Piece{Mem: f}), r.data.Pieces...)
 	case ok && r.msg.typ == tWalk:
 		f = newFrame(tWalk+1, tag).u16(uint16(len(r.qids)))
 		for _, q := range r.qids {

@@ -3,7 +3,6 @@ package p9srv
 import (
 	"fmt"
 	"io"
-	"net"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -11,37 +10,43 @@ import (
 	"wcfs/zcore"
 )
 
-// sendfileFrom is from what length on a range of a file goes to the socket by sendfile. Shorter ones are
-// copied: then header and data are one system call, and wake the client once.
-const sendfileFrom = 128 << 10
+// From sendfileFrom on a range of a file goes to the socket by sendfile. Shorter ones are copied: then header
+// and data are one system call, and wake the client once. With several requests in flight what counts is the
+// processor time, and it is from sendfileBusy on.
+const (
+	sendfileFrom = 128 << 10
+	sendfileBusy = 32 << 10
+)
 
 // isSocket tells a transport that takes writev and sendfile.
 func (c *conn) isSocket() bool { return c.bw == nil }
 
 // writePieces writes to a socket, in as few system calls as there can be. wmu must be held.
 func (c *conn) writePieces(pieces []zcore.Piece) error {
-	var bufs net.Buffers
-	flush := func() error {
-		if len(bufs) == 0 {
-			return nil
-		}
-		_, err := bufs.WriteTo(c.raw)
-		bufs = nil
-		return err
-	}
+	c.vec = c.vecs[:0]
 	for _, p := range pieces {
 		if p.File == nil {
-			bufs = append(bufs, p.Mem)
+			c.vec = append(c.vec, p.Mem)
 			continue
 		}
-		if err := flush(); err != nil {
+		if err := c.writeVec(); err != nil {
 			return err
 		}
 		if err := sendfile(c.raw.(syscall.Conn), p); err != nil {
 			return err
 		}
 	}
-	return flush()
+	return c.writeVec()
+}
+
+// writeVec writes what is in vec, and empties it. wmu must be held.
+func (c *conn) writeVec() error {
+	if len(c.vec) == 0 {
+		return nil
+	}
+	_, err := c.vec.WriteTo(c.raw)
+	c.vec = c.vecs[:0]
+	return err
 }
 
 // sendfile sends a range of a file. When it fails a part may have been sent: the connection is of no

@@ -5,6 +5,7 @@ import (
 	"context"
 	"os"
 	"path/filepath"
+	"sync"
 	"testing"
 
 	"wcfs/zcore"
@@ -90,6 +91,17 @@ func TestFilePieces(t *testing.T) {
 				t.Errorf("%s: %d bytes at %d: %v", a, r.n, r.off, err)
 			}
 		}
+		var wg sync.WaitGroup // several in flight are sent from sendfileBusy on
+		for i := range 64 {
+			wg.Go(func() {
+				off, size := i*50000, sendfileBusy-32+i
+				got := make([]byte, size)
+				if _, err := file.ReadAt(got, int64(off)); err != nil || !bytes.Equal(got, n.data[off:off+size]) {
+					t.Errorf("%s: %d bytes at %d, beside others: %v", a, size, off, err)
+				}
+			})
+		}
+		wg.Wait()
 		c.Close()
 	}
 	if err := f.Truncate(2 << 20); err != nil {

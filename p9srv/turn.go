@@ -81,11 +81,11 @@ func (c *conn) startTicking() {
 func (s *session) direct(r *request) error {
 	s.mu.Lock()
 	s.asked++
-	alone := s.asked == 1
+	r.busy = s.asked > 1
 	s.mu.Unlock()
 	r.file.hold()
 	c := s.conn
-	if !alone || r.file.stream() || !c.turn.fast.Load() || c.br.Buffered() > 0 {
+	if r.busy || r.file.stream() || !c.turn.fast.Load() || c.br.Buffered() > 0 {
 		go s.doRead(r)
 		return nil
 	}
