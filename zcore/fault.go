@@ -53,16 +53,28 @@ func (l *Link) settle() {
 	} else {
 		l.drained(min(time.Second, limit/4))
 	}
+	l.kill(limit)
+}
+
+// kill ends the client's process, or else the service of the core.
+func (l *Link) kill(limit time.Duration) {
 	if !l.proc.Alive() || l.c.ctx.Err() != nil {
 		return
 	}
 	first, done := l.c.beginKill(l.proc.Pid())
 	defer done()
-	for _, sig := range []syscall.Signal{syscall.SIGBUS, syscall.SIGKILL} {
+	for _, step := range []struct {
+		sig  syscall.Signal
+		wait time.Duration
+	}{
+		{syscall.SIGBUS, limit / 4},
+		{syscall.SIGKILL, max(limit/2, time.Second)}, // a large process takes a moment to go
+	} {
+		sig := step.sig
 		if err := l.proc.Signal(sig); err != nil {
 			l.c.log.Error("cannot signal faulty watch client", "pid", l.proc.Pid(), "signal", sig, "cause", err)
 		}
-		if l.dies(limit / 4) {
+		if l.dies(step.wait) {
 			if first {
 				l.c.nKill.Add(1)
 			}

@@ -100,6 +100,34 @@ func TestOneProcessIsKilledOnce(t *testing.T) {
 	}
 }
 
+// immortal is a process that no signal ends.
+type immortal struct{ fakeProcess }
+
+func (p *immortal) Close() {}
+
+func (p *immortal) Wait(ctx context.Context) error {
+	<-ctx.Done()
+	return ctx.Err()
+}
+
+// Where a client can neither be made to acknowledge nor be killed, nobody is served any more.
+func TestClientThatCannotBeKilledIsEIOMode(t *testing.T) {
+	w := newWorld(t, Options{PinTimeout: 100 * time.Millisecond}, map[Blk]string{0: "a0"})
+	at := w.db.Head()
+	w.want(0, "a0")
+	p := &immortal{}
+	w.wantPins(w.linkOf(p).pins(w.f, at), nil)
+	w.commit(map[Blk]string{0: "a1"})
+	f, _ := w.core.Lookup(context.Background(), w.f)
+	if _, err := f.Read(context.Background(), w.core.Host(), 10, 0); err != ErrNotConn {
+		t.Errorf("the read: %v, want ErrNotConn", err)
+	}
+	w.must("EIO mode", w.core.Failed())
+	if n := p.signals.Load(); n != 2 {
+		t.Errorf("it was sent %d signals, want SIGBUS and SIGKILL", n)
+	}
+}
+
 // After `-` the reply to a pin is nobody's, also when whoever waited for it has not noticed yet.
 func TestNakRightAfterStopIsNoFault(t *testing.T) {
 	w := newWorld(t, Options{}, map[Blk]string{0: "a0"})
