@@ -54,6 +54,9 @@ func measure(t *testing.T, kernel string) {
 	}
 	m.domains()
 	m.loose()
+	if soak() {
+		m.memory()
+	}
 }
 
 // commit changes every block, and waits until the server has come to that.
@@ -87,6 +90,17 @@ func (m *measured) probe(format string, args ...any) map[string]int {
 func (m *measured) remap(mnt string) {
 	for _, how := range []string{"load", "pipe", "populate"} {
 		m.probe("remap %s %s %s", mnt, m.w.oids[0], how)
+	}
+}
+
+// memory: who reads a view through /proc/PID/mem keeps its process from mapping what a pin asks for.
+func (m *measured) memory() {
+	m.mounted("/mem", "cache=none,access=any,uname=debugger")
+	began := time.Now()
+	said, status := m.g.sh(2*time.Minute, "/probes remap /mem %s mem", m.w.oids[0])
+	m.t.Logf("/proc/self/mem: status %d after %v: %s", status, time.Since(began).Round(time.Second), said)
+	if status == 0 || time.Since(began) < m.s.pintimeout {
+		m.t.Error("/proc/self/mem does no harm: docs/guests.md says it does")
 	}
 }
 

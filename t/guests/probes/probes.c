@@ -4,7 +4,7 @@
  * probes remap MNT OID HOW
  *     touches a block of the base that differs in head/at. The thread that gets the pin maps @at over it
  *     while the fault is held, and acknowledges. HOW: load (by the program), pipe (by the kernel for
- *     write(2)), populate (MADV_POPULATE_READ).
+ *     write(2)), populate (MADV_POPULATE_READ), mem (through /proc/self/mem: which is known to fail).
  * probes second MNT OID SECONDS
  *     one thread touches a page, another drops it from the page cache all the time, so that a fault reads it
  *     twice, the second time with the process' memory locked; a third one maps memory. All that time watches
@@ -238,7 +238,7 @@ static int run_remap(const char *how)
     watch(&l);
     unsigned before = l.pins;
     /* each way of touching has a block that nobody has read under this base */
-    size_t off = (!strcmp(how, "load") ? 1 : !strcmp(how, "pipe") ? 2 : 3) * BLK + PAGE;
+    size_t off = (!strcmp(how, "load") ? 1 : !strcmp(how, "pipe") ? 2 : !strcmp(how, "mem") ? 4 : 3) * BLK + PAGE;
     if (pread(at_fd, want, PAGE, off) != PAGE)
         die("@at");
     start(pinner, &l);
@@ -249,6 +249,9 @@ static int run_remap(const char *how)
     if (!strcmp(how, "pipe")) {
         if (write(fds[1], map + off, PAGE) != PAGE || read(fds[0], got, PAGE) != PAGE)
             die("write");
+    } else if (!strcmp(how, "mem")) {
+        if (pread(must_open("/proc/self/mem", O_RDONLY), got, PAGE, (off_t)(uintptr_t)(map + off)) != PAGE)
+            die("/proc/self/mem");
     } else {
         if (!strcmp(how, "populate") && madvise(map + off, PAGE, MADV_POPULATE_READ))
             die("MADV_POPULATE_READ");
