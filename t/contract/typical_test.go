@@ -225,7 +225,6 @@ func TestLinkOfAnOrphan(t *testing.T) {
 	w := newWorld(t)
 	f := w.file(1)
 	w.start()
-	at := w.db.Head()
 	w.touch(f, 0)
 	w.change(f, 0)
 	program := `
@@ -261,7 +260,7 @@ while True:
 	if s := await(t, "the child", lines); s != "ready" {
 		t.Fatal(s)
 	}
-	at = w.db.Head()
+	at := w.db.Head()
 	w.change(f, 0)
 	began := time.Now()
 	done := w.access(w.mmap(headFile(f), 1), 0)
