@@ -137,25 +137,42 @@ func Rows(ctx context.Context, b *kit.Bench) (rows []kit.Row, err error) {
 	}
 	defer s.close()
 	ours, diod := socket("ours.sock")(s.dir), socket("diod.sock")(s.dir)
-	for _, readers := range []int{1, 8} {
-		for _, msize := range []uint32{diodMsize, 1 << 20} {
-			what, target, note := fmt.Sprintf("9P sequential read, Unix socket, msize %d, readers: %d", msize, readers), 1.0, "other: diod on a tmpfs file"
-			if msize > diodMsize {
-				target, note = 0, note+fmt.Sprintf(", at %d, which is its most", diodMsize)
-			}
-			var used [2]time.Duration // by the servers, and the client with each
-			p, err := b.Pair(ctx,
-				charged(s.ours, &used[0], func() error { return s.read(ctx, ours, "", s.path, msize, readers) }),
-				charged(s.diod, &used[1], func() error { return s.read(ctx, diod, s.export, "file", diodMsize, readers) }))
-			if err != nil {
-				return rows, fmt.Errorf("%s: %w", what, err)
-			}
-			gib := float64(b.Pairs+1) * hostSize / (1 << 30)
-			note += fmt.Sprintf("; processor for a GiB, server and client: %.2f s, other %.2f s", used[0].Seconds()/gib, used[1].Seconds()/gib)
-			rows = append(rows, p.Speed(what, hostSize, target, note))
+	for _, c := range []load{{1, 1, diodMsize}, {1, 1, 1 << 20}, {8, 8, diodMsize}, {8, 8, 1 << 20}, {8, 1, diodMsize}} {
+		row, err := s.hostPair(ctx, b, c, ours, diod)
+		if err != nil {
+			return rows, fmt.Errorf("%+v: %w", c, err)
 		}
+		rows = append(rows, row)
 	}
 	return rows, nil
+}
+
+// load is who reads.
+type load struct {
+	readers, conns int
+	msize          uint32
+}
+
+func (s *set) hostPair(ctx context.Context, b *kit.Bench, c load, ours, diod string) (kit.Row, error) {
+	what, target, note := fmt.Sprintf("9P sequential read, Unix socket, msize %d, readers: %d", c.msize, c.readers), 1.0, "other: diod on a tmpfs file"
+	if c.conns < c.readers {
+		what += ", one connection"
+	}
+	if c.msize > diodMsize {
+		target, note = 0, note+fmt.Sprintf(", at %d, which is its most", diodMsize)
+	}
+	theirs := c
+	theirs.msize = diodMsize
+	var used [2]time.Duration // by the servers, and the client with each
+	p, err := b.Pair(ctx,
+		charged(s.ours, &used[0], func() error { return s.read(ctx, ours, "", s.path, c) }),
+		charged(s.diod, &used[1], func() error { return s.read(ctx, diod, s.export, "file", theirs) }))
+	if err != nil {
+		return kit.Row{}, err
+	}
+	gib := float64(b.Pairs+1) * hostSize / (1 << 30)
+	note += fmt.Sprintf("; processor for a GiB, server and client: %.2f s, other %.2f s", used[0].Seconds()/gib, used[1].Seconds()/gib)
+	return p.Speed(what, hostSize, target, note), nil
 }
 
 // charged adds the processor time of a server and of ourselves to total.
@@ -176,23 +193,26 @@ func ownCPU() time.Duration {
 	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }
 
-// read has each reader read its part of the file, over a connection of its own.
-func (s *set) read(ctx context.Context, addr, aname, path string, msize uint32, readers int) error {
-	errs := make([]error, readers)
-	var wg sync.WaitGroup
-	for i := range readers {
-		c, err := p9srv.NewClient(ctx, addr, aname, p9srv.DialOptions{Msize: msize})
+// read has each reader read its part of the file.
+func (s *set) read(ctx context.Context, addr, aname, path string, l load) error {
+	files := make([]*p9srv.File, l.conns)
+	for i := range files {
+		c, err := p9srv.NewClient(ctx, addr, aname, p9srv.DialOptions{Msize: l.msize})
 		if err != nil {
 			return err
 		}
 		defer c.Close()
-		f, err := c.Open(path, false)
-		if err != nil {
+		if files[i], err = c.Open(path, false); err != nil {
 			return err
 		}
+	}
+	errs := make([]error, l.readers)
+	var wg sync.WaitGroup
+	for i := range l.readers {
+		f := files[i%l.conns]
 		wg.Go(func() {
 			buf := make([]byte, 1<<20)
-			part := int64(hostSize / readers)
+			part := int64(hostSize / l.readers)
 			for off := part * int64(i); off < part*int64(i+1); off += int64(len(buf)) {
 				if n, err := f.ReadAt(buf, off); n != len(buf) {
 					errs[i] = fmt.Errorf("%d bytes at %d: %w", n, off, err)
