@@ -83,19 +83,30 @@ for n in 0:stdin 1:stdout 2:stderr; do b ln -s "/proc/self/fd/${n%:*}" "/dev/${n
 mounts
 [ "$HOSTROOT" = 1 ] && b mount -o remount,ro /
 
+# soon COMMAND...: waits for it to succeed, for a while: devices are announced one after another
+soon() {
+    for _ in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20; do
+        "$@" && return
+        b sleep 0.25
+    done
+    false
+}
 tty=/dev/hvc0
-[ -c $tty ] || fail "no terminal for the program: the kernel needs CONFIG_VIRTIO_CONSOLE and CONFIG_VIRTIO_PCI"
+soon [ -c $tty ] || fail "no terminal for the program: the kernel needs CONFIG_VIRTIO_CONSOLE and CONFIG_VIRTIO_PCI"
 exec 5<>$tty # the driver forgets the mode when nobody has it open
 # shellcheck disable=SC2086
 b stty -F $tty sane $TTYMODE
+find_port() {
+    for p in /sys/class/virtio-ports/*; do
+        port=/dev/${p##*/}
+        [ "$(b cat "$p/name" 2>/dev/null)" = "wcfs.$1" ] && [ -c "$port" ] && return
+    done
+    false
+}
 # stream NAME: makes the pipe for it. A pipe, and not the port itself, as a port can be opened only once:
 # programs would fail at /dev/stderr.
 stream() {
-    port=''
-    for p in /sys/class/virtio-ports/*; do
-        [ "$(b cat "$p/name" 2>/dev/null)" = "wcfs.$1" ] && port=/dev/${p##*/}
-    done
-    [ -n "$port" ] || fail "no port for $1: the kernel needs CONFIG_VIRTIO_CONSOLE and CONFIG_VIRTIO_PCI"
+    soon find_port "$1" || fail "no port for $1: the kernel needs CONFIG_VIRTIO_CONSOLE and CONFIG_VIRTIO_PCI"
     b mkfifo "$etc/$1"
     if [ "$1" = stdin ]; then
         b cat <"$port" >"$etc/$1" 3<&- 5<&- &
