@@ -8,6 +8,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"wcfs/t/isolation/dropcaches"
 	"wcfs/zcore/zodb"
 )
 
@@ -111,6 +112,7 @@ func TestWatchesReplaceEachOther(t *testing.T) {
 // The counters, one by one.
 func TestStatsCount(t *testing.T) {
 	t.Parallel()
+	dropcaches.HoldOff(t) // the kernel would forget the revision
 	w := newWorld(t)
 	f, g := w.file(2), w.file(1)
 	w.start()
