@@ -42,13 +42,26 @@ func (c *Core) follow(ctx context.Context) error {
 		c.mu.Lock()
 		c.queue = append(c.queue, com)
 		c.mu.Unlock()
-		select {
-		case c.queued <- struct{}{}:
-		default:
-		}
+		c.tellQueued()
 		return nil
 	})
 	return c.failUnlessDone(ctx, err)
+}
+
+func (c *Core) tellQueued() {
+	select {
+	case c.queued <- struct{}{}:
+	default:
+	}
+}
+
+// nextBatch takes commits off the queue; more tells that some are left.
+func (c *Core) nextBatch() (batch []zodb.Commit, more bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	n := min(len(c.queue), maxBatch)
+	batch, c.queue = c.queue[:n:n], c.queue[n:]
+	return batch, len(c.queue) > 0
 }
 
 func (c *Core) failUnlessDone(ctx context.Context, err error) error {
@@ -62,6 +75,9 @@ func (c *Core) checkFiles(ctx context.Context, com zodb.Commit) error {
 	return c.retry(ctx, "check files", func() error { return c.tail.CheckFiles(ctx, com) })
 }
 
+// maxBatch bounds how many commits are taken at once: readers of what a batch touches wait for all of it.
+const maxBatch = 256
+
 // apply takes the commits received so far as one batch, again and again.
 func (c *Core) apply(ctx context.Context) error {
 	for {
@@ -70,12 +86,12 @@ func (c *Core) apply(ctx context.Context) error {
 		case <-ctx.Done():
 			return ctx.Err()
 		}
-		c.mu.Lock()
-		batch := c.queue
-		c.queue = nil
-		c.mu.Unlock()
+		batch, more := c.nextBatch()
 		if len(batch) == 0 {
 			continue
+		}
+		if more {
+			c.tellQueued()
 		}
 		if err := c.commit(ctx, batch); err != nil {
 			return c.failUnlessDone(ctx, err)

@@ -35,7 +35,7 @@ func build(t *testing.T) (dir string) {
 	t.Helper()
 	dir = t.TempDir()
 	client := filepath.Join(py.Root(), "zcore/client/c")
-	if err := served.Build(dir, served.Race, "wcfs", "wcfs/t/isolation/gochecker"); err != nil {
+	if err := errors.Join(served.Build(dir, served.Race, "wcfs"), served.Build(dir, false, "wcfs/t/isolation/gochecker")); err != nil {
 		t.Fatal(err)
 	}
 	cflags := []string{"-std=c11", "-O2", "-Wall", "-Wextra", "-Werror", "-pthread", "-I", client}
@@ -134,7 +134,7 @@ func (r *run) do() {
 
 func (r *run) startWriter() {
 	r.t.Helper()
-	cmd := py.Command(r.t, py.Py5, "../isolation/writer.py", r.database(), r.log, strconv.Itoa(blksize), "1", strconv.Itoa(r.blocks))
+	cmd := py.Command(r.t, py.Py5, "../isolation/writer.py", r.database(), r.log, strconv.Itoa(blksize), "1", strconv.Itoa(r.blocks), r.mnt)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	out, err := cmd.StdoutPipe()
 	if err := errors.Join(err, cmd.Start()); err != nil {
@@ -186,8 +186,9 @@ func (r *run) clients() map[string]int {
 		cs = append(cs, c)
 	}
 	total := map[string]int{}
+	late := time.Now().Add(time.Duration(r.seconds)*time.Second + 2*time.Minute)
 	for i, c := range cs {
-		guard := time.AfterFunc(time.Duration(r.seconds)*time.Second+2*time.Minute, func() { c.cmd.Process.Kill() })
+		guard := time.AfterFunc(time.Until(late), func() { c.cmd.Process.Kill() })
 		if err := c.cmd.Wait(); err != nil {
 			r.t.Errorf("client %d: %v: %s", i, err, c.err.String())
 		}

@@ -1,14 +1,16 @@
 """Commits to several growing bigfiles as fast as it can, and logs what every commit changed.
 
-usage: writer.py DATAFS LOG BLKSIZE SEED BLOCKS
+usage: writer.py DATAFS LOG BLKSIZE SEED BLOCKS [MNT]
 
 Block b of file f written by commit n holds the 64-bit words ((n * 16 + f) * 1024 + b) * 65536 + i. A line
 of the log is `TID f:b:n f:b:n ...`, n = 0 for a block that became a hole; it is written after the
-commit. The first line is of the commit that makes the files; then their oids are printed.
+commit. The first line is of the commit that makes the files; then their oids are printed. With MNT it waits
+when a server there is AHEAD commits behind, as one that is slow on purpose can be.
 """
 
 import random
 import sys
+import time
 
 import numpy
 import transaction
@@ -18,7 +20,17 @@ from ZODB.FileStorage import FileStorage
 from wendelin.bigfile.file_zodb import ZBigFile, ZBlk0, ZBlk1
 
 FILES = 3
+AHEAD = 1000
 BLOCKS = int(sys.argv[5])  # a file grows up to so many
+
+
+def wait_for_server(mnt, tid):
+    """Waits until head has come to tid. Where no server is there is nothing to wait for."""
+    try:
+        while open(mnt + '/head/at').read() < tid:
+            time.sleep(0.01)
+    except OSError:
+        pass
 
 
 def main():
@@ -32,7 +44,7 @@ def main():
     files = [ZBigFile(blksize) for _ in range(FILES)]
     root['files'] = files
     end = [6] * FILES
-    n = 1
+    n, tids = 1, []
     changes = {(f, b) for f in range(FILES) for b in range(end[f])}
     while True:
         done = []
@@ -45,8 +57,11 @@ def main():
             files[f].set(b, (words + numpy.uint64(base)).tobytes(), ZBlk1 if b % 2 else ZBlk0)
             done.append('%d:%d:%d' % (f, b, n))
         transaction.commit()
-        log.write('%s %s\n' % (stor.lastTransaction().hex(), ' '.join(done)))
+        tids.append(stor.lastTransaction().hex())
+        log.write('%s %s\n' % (tids[-1], ' '.join(done)))
         log.flush()
+        if len(sys.argv) > 6 and n % 100 == 0:
+            wait_for_server(sys.argv[6], tids[-AHEAD:][0])
         if n == 1:
             print(' '.join(f._p_oid.hex() for f in files), flush=True)
         n += 1

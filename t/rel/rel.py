@@ -85,6 +85,11 @@ class Writer:
         finally:
             adapter.locker.release_pack_lock(cursor)
             adapter.connmanager.rollback_and_close(conn, cursor)
+        # revisions without an object, as undo leaves them, are gone: nothing may follow them any more
+        conn, cursor = adapter.connmanager.open_for_load()
+        cursor.execute("SELECT zoid, tid FROM current_object")
+        self.serials = {oid: p64(serial) for oid, serial in cursor.fetchall()}
+        adapter.connmanager.rollback_and_close(conn, cursor)
 
     def many(self, oids, n, size):
         """n commits of one object each, in turn."""

@@ -66,7 +66,7 @@ func run(args []string) error {
 	go func() {
 		for ctx.Err() == nil {
 			runtime.GC()
-			time.Sleep(10 * time.Millisecond)
+			time.Sleep(100 * time.Millisecond)
 		}
 	}()
 	end := time.Now().Add(time.Duration(seconds) * time.Second)
