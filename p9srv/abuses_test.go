@@ -134,17 +134,14 @@ func (a *abuser) fids() {
 	c.Close()
 }
 
-// unread asks for 10^4 MiB, 10^5 with WCFS_SOAK, and takes nothing of it. The server takes some 1500
-// requests of a connection, and closes it when its replies have not been taken for too long. So there
-// are a few, again and again: no more than may have requests and bytes in flight at a time, see MaxReqsAll.
+// unread asks for 10^5 MiB and takes nothing of it. The server takes some requests of a connection, answers
+// further ones with an error, and closes it when its replies have not been taken for too long. There are many
+// at a time, who together want far more requests and bytes than all may have.
 func (a *abuser) unread() {
-	total := int64(10_000)
-	if os.Getenv("WCFS_SOAK") != "" {
-		total = 100_000
-	}
+	const total = 100_000
 	var sent atomic.Int64
 	var wg sync.WaitGroup
-	for range 8 {
+	for range 100 {
 		wg.Go(func() {
 			for sent.Load() < total {
 				c := a.open(bigPath, 0)

@@ -2,108 +2,152 @@ package p9srv
 
 import (
 	"context"
+	"slices"
 	"sync"
-	"sync/atomic"
-
-	"golang.org/x/sync/semaphore"
 )
 
-// budget bounds bytes of replies in memory. A read that may wait for pins also takes from a half of
-// it, so that such reads never use up all: what a pin points to can be read while they wait.
+// budget bounds bytes of replies in memory, of one connection and of all. Reads that may wait for pins get
+// a half of it, so that such reads never use up all: what a pin points to can be read while they wait.
+// And every connection there may be has some of each half for itself, so that none waits for others that
+// do not take their replies.
 type budget struct {
-	all  *semaphore.Weighted
-	half *semaphore.Weighted
-	used atomic.Int64
+	conn   int64 // limit of one connection
+	own    int64 // what it has for itself of each half
+	shared int64 // what all may have beyond that
+
+	mu      sync.Mutex
+	used    amounts  // guarded by mu
+	beyond  amounts  // the part of it that is of what is shared; guarded by mu
+	waiting []*share // with reads that wait, longest first; guarded by mu
 }
 
-func newBudget(n int64) *budget {
-	return &budget{all: semaphore.NewWeighted(n), half: semaphore.NewWeighted(n / 2)}
+// newBudget splits all: a half is shared, the rest is of single connections.
+func newBudget(all, conn int64, conns int) budget {
+	own := all / 4 / int64(conns)
+	return budget{conn: conn, own: own, shared: all - 2*own*int64(conns)}
 }
+
+// amounts are bytes, of reads that may wait for pins and of others.
+type amounts struct{ pins, others int64 }
+
+func (a *amounts) of(pins bool) *int64 {
+	if pins {
+		return &a.pins
+	}
+	return &a.others
+}
+
+func (a amounts) sum() int64 { return a.pins + a.others }
+
+// share is what one connection has of a budget. mu of the budget guards it.
+type share struct {
+	b           *budget
+	used        amounts
+	pins, other []*taker // wait in order of arrival
+}
+
+type taker struct {
+	n     int64
+	ready chan struct{} // closed when it has got it
+}
+
+func (s *share) queue(pins bool) *[]*taker {
+	if pins {
+		return &s.pins
+	}
+	return &s.other
+}
+
+func (s *share) idle() bool { return len(s.pins)+len(s.other) == 0 }
 
 // take waits until n bytes are there; put gives them back.
-func (b *budget) take(ctx context.Context, n int64, pins bool) error {
-	if pins {
-		if err := acquire(ctx, b.half, n); err != nil {
-			return err
-		}
-	}
-	if err := acquire(ctx, b.all, n); err != nil {
-		if pins {
-			b.half.Release(n)
-		}
-		return err
-	}
-	b.used.Add(n)
-	return nil
-}
-
-// acquire is Acquire without the channel that this makes of ctx, when there is no need to wait.
-func acquire(ctx context.Context, s *semaphore.Weighted, n int64) error {
-	if s.TryAcquire(n) {
+func (s *share) take(ctx context.Context, n int64, pins bool) error {
+	b := s.b
+	b.mu.Lock()
+	q := s.queue(pins)
+	if len(*q) == 0 && s.fits(n, pins) {
+		s.add(n, pins)
+		b.mu.Unlock()
 		return nil
 	}
-	return s.Acquire(ctx, n)
-}
-
-func (b *budget) put(n int64, pins bool) {
-	b.used.Add(-n)
-	b.all.Release(n)
-	if pins {
-		b.half.Release(n)
+	if s.idle() {
+		b.waiting = append(b.waiting, s)
 	}
+	t := &taker{n: n, ready: make(chan struct{})}
+	*q = append(*q, t)
+	b.mu.Unlock()
+	select {
+	case <-t.ready:
+		return nil
+	case <-ctx.Done():
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if i := slices.Index(*q, t); i >= 0 {
+		*q = slices.Delete(*q, i, i+1)
+	} else {
+		s.add(-n, pins)
+	}
+	b.serve()
+	return ctx.Err()
 }
 
-// gauge counts something up to a limit.
-type gauge struct {
-	n   atomic.Int64
-	max int64
+func (s *share) put(n int64, pins bool) {
+	s.b.mu.Lock()
+	s.add(-n, pins)
+	if len(s.b.waiting) > 0 {
+		s.b.serve()
+	}
+	s.b.mu.Unlock()
 }
 
-// inc reports false, and counts nothing, when the limit is reached.
-func (g *gauge) inc() bool {
-	if g.n.Add(1) > g.max {
-		g.n.Add(-1)
+// fits tells whether the connection may have n more. mu must be held.
+func (s *share) fits(n int64, pins bool) bool {
+	b := s.b
+	if s.used.sum()+n > b.conn || pins && s.used.pins+n > b.conn/2 {
 		return false
 	}
-	return true
+	more := s.beyond(n, pins)
+	return more == 0 || b.beyond.sum()+more <= b.shared && (!pins || b.beyond.pins+more <= b.shared/2)
 }
 
-func (g *gauge) dec() { g.n.Add(-1) }
-
-// buffers are memory for data that is read from files, of the sizes that are read most. A buffer has at
-// most twice the size that was asked for, so budgets mean what they say up to that.
-type buffers struct{ small, large sync.Pool }
-
-const (
-	smallBuffer = 64 << 10
-	largeBuffer = capMsize
-)
-
-// pool returns where buffers of size n come from, and their size; nil: just make them.
-func (b *buffers) pool(n int) (*sync.Pool, int) {
-	switch {
-	case smallBuffer/2 < n && n <= smallBuffer:
-		return &b.small, smallBuffer
-	case largeBuffer/2 < n && n <= largeBuffer:
-		return &b.large, largeBuffer
-	}
-	return nil, n
+// beyond tells how much of n more is of what is shared; n may be negative. mu must be held.
+func (s *share) beyond(n int64, pins bool) int64 {
+	now := *s.used.of(pins)
+	return max(now+n-s.b.own, 0) - max(now-s.b.own, 0)
 }
 
-// get returns n bytes with anything in them.
-func (b *buffers) get(n int) []byte {
-	pool, size := b.pool(n)
-	if pool != nil {
-		if p, ok := pool.Get().(*[]byte); ok {
-			return (*p)[:n]
+func (s *share) add(n int64, pins bool) {
+	*s.b.beyond.of(pins) += s.beyond(n, pins)
+	*s.b.used.of(pins) += n
+	*s.used.of(pins) += n
+}
+
+// serve gives those that wait what fits. mu must be held.
+func (b *budget) serve() {
+	for _, s := range b.waiting {
+		for _, pins := range []bool{false, true} {
+			q := s.queue(pins)
+			for len(*q) > 0 && s.fits((*q)[0].n, pins) {
+				s.add((*q)[0].n, pins)
+				close((*q)[0].ready)
+				*q = (*q)[1:]
+			}
 		}
 	}
-	return make([]byte, n, size)
+	b.waiting = slices.DeleteFunc(b.waiting, (*share).idle)
 }
 
-func (b *buffers) put(p []byte) {
-	if pool, _ := b.pool(cap(p)); pool != nil {
-		p = p[:cap(p)]
-		pool.Put(&p)
-	}
+// inUse is how much all connections have.
+func (b *budget) inUse() int64 {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.used.sum()
+}
+
+// inUse is how much the connection has.
+func (s *share) inUse() int64 {
+	s.b.mu.Lock()
+	defer s.b.mu.Unlock()
+	return s.used.sum()
 }

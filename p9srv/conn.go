@@ -26,7 +26,7 @@ type conn struct {
 	br     *bufio.Reader
 	ctx    context.Context // done when the connection ends
 	cancel context.CancelFunc
-	bytes  *budget
+	bytes  share
 	s      *session // nil before the first Tversion
 	timed  bool     // a read deadline is set
 	told   bool     // a limit that it ran into is in the log

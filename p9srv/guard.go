@@ -71,7 +71,7 @@ func (s *session) flush(m *message) error {
 		s.conn.write(newFrame(tFlush+1, m.tag).done(0))
 		return nil
 	}
-	if s.inFlight() >= s.srv.opts.MaxReqs+spareSlots {
+	if len(s.tags) >= s.srv.opts.MaxReqs+spareSlots {
 		s.mu.Unlock()
 		return ErrTooManyRequests
 	}
@@ -81,9 +81,6 @@ func (s *session) flush(m *message) error {
 	target.cancel()
 	return nil
 }
-
-// inFlight counts requests. mu must be held.
-func (s *session) inFlight() int { return len(s.slots) - len(s.free) }
 
 // prepareAttach checks the aname, and lets the first attach of the connection decide its domain.
 func (s *session) prepareAttach(m *message) error {
@@ -111,13 +108,11 @@ func (s *session) prepareAttach(m *message) error {
 func (s *session) admit(m *message) (*request, frame, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	limit := s.srv.opts.MaxReqs
-	if frees := m.typ == tClunk || m.typ == tRemove; frees {
+	limit, frees := s.srv.opts.MaxReqs, m.typ == tClunk || m.typ == tRemove
+	if frees {
 		limit += spareSlots
-	} else if s.srv.reqs.n.Load() >= s.srv.reqs.max {
-		limit = 0
 	}
-	if s.inFlight() >= limit {
+	if n := len(s.tags); n >= limit || !frees && !s.srv.reqs.room(n) {
 		return nil, nil, ErrTooManyRequests
 	}
 	r := &request{s: s, msg: *m, libType: m.typ}

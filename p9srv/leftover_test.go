@@ -110,18 +110,33 @@ func TestLimits(t *testing.T) {
 	}
 }
 
-// TestLimitsOfAll: what one connection may have, all together may not.
+// TestLimitsOfAll: what one connection may have, all together may not; but each may have some.
 func TestLimitsOfAll(t *testing.T) {
-	w := serve(t, func(o *Options) { o.MaxFidsAll, o.MaxReqsAll = 3, 3 })
+	w := serve(t, func(o *Options) { o.MaxConns, o.MaxFidsAll, o.MaxReqsAll = 2, 8, 8 }) // 2 each, and 4 shared
 	a, b := w.client(), w.client()
 	a.ok(walkFrame(1, 0, 1, "head", "watch"), tWalk+1)
-	b.fails(walkFrame(1, 0, 1), linux.EMFILE)
+	for fid := uint32(2); fid < 6; fid++ {
+		a.ok(walkFrame(1, 0, fid), tWalk+1)
+	}
+	for _, c := range []*rawClient{a, b} {
+		if c == b {
+			b.ok(walkFrame(1, 0, 1), tWalk+1)
+		}
+		c.fails(walkFrame(1, 0, 6), linux.EMFILE)
+	}
 	a.ok(openFrame(1, 1, 0), tLopen+1)
-	for i := range uint16(3) {
+	for i := range uint16(6) {
 		a.send(readFrame(100+i, 1, 0, 10))
 	}
-	eventually(t, "reads wait", func() bool { return w.tree.waiting.Load() == 3 })
-	b.fails(newFrame(tStatfs, 1).u32(0), linux.EAGAIN)
+	eventually(t, "reads wait", func() bool { return w.tree.waiting.Load() == 6 })
+	a.fails(newFrame(tStatfs, 1).u32(0), linux.EAGAIN)
+	b.ok(newFrame(tStatfs, 1).u32(0), tStatfs+1)
+	a.c.Close()
+	eventually(t, "what a had is free", func() bool { return w.srv.Stats().Conns == 1 })
+	for fid := uint32(2); fid < 6; fid++ {
+		b.ok(walkFrame(1, 0, fid), tWalk+1)
+	}
+	b.fails(walkFrame(1, 0, 6), linux.EMFILE)
 }
 
 // TestBudget: reads that wait for pins never keep others from being answered, and reads beyond the

@@ -27,7 +27,7 @@ type Options struct {
 	Map         string `name:"9p-map" placeholder:"FILE" help:"Which client certificate may attach to what: lines of a name and anames. Without it every certificate may attach to everything."`
 	Insecure    bool   `name:"insecure" help:"Let anyone in who reaches a tcp:HOST:PORT that is not loopback."`
 
-	MaxConns    int   `name:"9p-max-conns" default:"1024" help:"9P connections at once."`
+	MaxConns    int   `name:"9p-max-conns" default:"256" help:"9P connections at once. Half of each limit of all is for each of them alone, in equal parts."`
 	MaxFids     int   `name:"9p-max-fids" default:"65536" help:"Fids of one 9P connection."`
 	MaxFidsAll  int   `name:"9p-max-fids-all" default:"262144" help:"Fids of all 9P connections."`
 	MaxReqs     int   `name:"9p-max-reqs" default:"1024" help:"Requests in flight of one 9P connection, blocked reads of watch files among them."`
@@ -70,7 +70,7 @@ func (o *Options) check() error {
 		v        *int
 		def, max int
 	}{
-		{"--9p-max-conns", &o.MaxConns, 1024, 1 << 20},
+		{"--9p-max-conns", &o.MaxConns, 256, 1 << 20},
 		{"--9p-max-fids", &o.MaxFids, 65536, 1 << 30},
 		{"--9p-max-fids-all", &o.MaxFidsAll, 262144, 1 << 30},
 		{"--9p-max-reqs", &o.MaxReqs, 1024, maxSlots - spareSlots},
@@ -84,16 +84,17 @@ func (o *Options) check() error {
 	if o.MaxMsize < minMsize {
 		return fmt.Errorf("--9p-max-msize: %d is not between %d and %d", o.MaxMsize, minMsize, capMsize)
 	}
-	// A single read must always fit, also the half of it that reads waiting for pins get.
+	// A single read must always fit, also in the half that reads waiting for pins get, and in that of what is shared.
 	for _, l := range []struct {
-		name string
-		v    *int64
-		def  int64
+		name  string
+		v     *int64
+		def   int64
+		least int
 	}{
-		{"--9p-max-bytes", &o.MaxBytes, 32 << 20},
-		{"--9p-max-bytes-all", &o.MaxBytesAll, 512 << 20},
+		{"--9p-max-bytes", &o.MaxBytes, 32 << 20, 2},
+		{"--9p-max-bytes-all", &o.MaxBytesAll, 512 << 20, 4},
 	} {
-		if err := within(l.name, l.v, l.def, 2*int64(o.MaxMsize), 1<<50); err != nil {
+		if err := within(l.name, l.v, l.def, int64(l.least*o.MaxMsize), 1<<50); err != nil {
 			return err
 		}
 	}

@@ -59,10 +59,6 @@ func (r *request) take() error {
 	if err := r.s.conn.bytes.take(r.ctx, n, r.file.pins()); err != nil {
 		return err
 	}
-	if err := r.s.srv.bytes.take(r.ctx, n, r.file.pins()); err != nil {
-		r.s.conn.bytes.put(n, r.file.pins())
-		return err
-	}
 	r.taken = n
 	return nil
 }

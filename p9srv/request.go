@@ -28,7 +28,7 @@ type request struct {
 	newFile *file
 	qids    []p9.QID
 	data    tree.Data
-	taken   int64    // bytes of the budgets
+	taken   int64    // bytes of the budget
 	lent    [][]byte // by the server's buffers
 
 	busy bool // of a Tread: others were in flight when it came
@@ -48,7 +48,6 @@ func (r *request) finish() {
 	}
 	if r.taken > 0 {
 		r.s.conn.bytes.put(r.taken, r.file.pins())
-		r.s.srv.bytes.put(r.taken, r.file.pins())
 	}
 	if r.from != nil {
 		r.from.drop()

@@ -26,10 +26,10 @@ type Server struct {
 	gid  int
 	log  *logger
 
-	conns gauge
+	conns atomic.Int64
 	fids  gauge
 	reqs  gauge
-	bytes *budget
+	bytes budget
 
 	buffers buffers
 
@@ -51,8 +51,8 @@ func New(opts Options) (*Server, error) {
 	}
 	s := &Server{
 		opts: opts, uid: os.Geteuid(), gid: os.Getegid(), log: newLogger(opts.Log),
-		conns: gauge{max: int64(opts.MaxConns)}, fids: gauge{max: int64(opts.MaxFidsAll)}, reqs: gauge{max: int64(opts.MaxReqsAll)},
-		bytes: newBudget(opts.MaxBytesAll),
+		fids: newGauge(opts.MaxFidsAll, opts.MaxConns), reqs: newGauge(opts.MaxReqsAll, opts.MaxConns),
+		bytes: newBudget(opts.MaxBytesAll, opts.MaxBytes, opts.MaxConns),
 		live:  make(map[*conn]struct{}), listeners: make(map[*listener]struct{}),
 	}
 	for _, addr := range opts.Addr {
@@ -97,7 +97,7 @@ func (s *Server) CloseDomain(d *zcore.Domain) {
 func (c *conn) endAfterReads(cause error) {
 	tick := time.NewTicker(5 * time.Millisecond)
 	defer tick.Stop()
-	for deadline := time.Now().Add(lastReplies); c.bytes.used.Load() > 0 && time.Now().Before(deadline); {
+	for deadline := time.Now().Add(lastReplies); c.bytes.inUse() > 0 && time.Now().Before(deadline); {
 		select {
 		case <-tick.C:
 		case <-c.ctx.Done():
@@ -114,15 +114,15 @@ func (s *Server) ServeConn(c net.Conn, credential string) {
 }
 
 func (s *Server) serveConn(p *peer, raw net.Conn) {
-	if !s.conns.inc() {
+	defer s.conns.Add(-1)
+	if s.conns.Add(1) > int64(s.opts.MaxConns) {
 		s.refusedConns.Add(1)
 		s.log.warn("9p: connection refused", "peer", p.String(), "cause", ErrTooManyConns)
 		raw.Close()
 		return
 	}
-	defer s.conns.dec()
 	s.accepted.Add(1)
-	c := &conn{srv: s, raw: raw, peer: p, br: bufio.NewReaderSize(raw, 8<<10), bytes: newBudget(s.opts.MaxBytes)}
+	c := &conn{srv: s, raw: raw, peer: p, br: bufio.NewReaderSize(raw, 8<<10), bytes: share{b: &s.bytes}}
 	c.initTurn()
 	switch raw.(type) {
 	case *net.UnixConn, *net.TCPConn:
@@ -153,7 +153,7 @@ type Stats struct {
 // Stats never blocks.
 func (s *Server) Stats() Stats {
 	return Stats{
-		Conns: s.conns.n.Load(), Fids: s.fids.n.Load(), Requests: s.reqs.n.Load(), Bytes: s.bytes.used.Load(),
+		Conns: s.conns.Load(), Fids: s.fids.n.Load(), Requests: s.reqs.n.Load(), Bytes: s.bytes.inUse(),
 		Accepted: s.accepted.Load(), Messages: s.messages.Load(),
 		RefusedConns: s.refusedConns.Load(), RefusedRequests: s.refusedReqs.Load(),
 	}

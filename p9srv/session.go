@@ -140,11 +140,13 @@ func (s *session) end() {
 	n := len(s.fids)
 	s.tags, s.slots, s.fids = nil, nil, nil
 	s.mu.Unlock()
-	for _, r := range left {
-		s.srv.reqs.dec()
+	for i, r := range left {
+		s.srv.reqs.add(-1, i)
 		r.finish()
 	}
-	s.srv.fids.n.Add(-int64(n))
+	for i := range n {
+		s.srv.fids.add(-1, i)
+	}
 }
 
 // ask gives r to the library.
@@ -183,8 +185,8 @@ func (s *session) enter(r *request) {
 		r.slot = uint16(len(s.slots))
 		s.slots = append(s.slots, r)
 	}
+	s.srv.reqs.add(1, len(s.tags))
 	s.tags[r.msg.tag] = r
-	s.srv.reqs.n.Add(1)
 }
 
 // leave ends the flight of r, and of the flushes that wait for it, which it returns in order of
@@ -193,7 +195,7 @@ func (s *session) leave(r *request) []*request {
 	delete(s.tags, r.msg.tag)
 	s.slots[r.slot] = nil
 	s.free = append(s.free, r.slot)
-	s.srv.reqs.dec() // now: when the client has the reply it may send the next
+	s.srv.reqs.add(-1, len(s.tags)) // now: when the client has the reply it may send the next
 	var flushes []*request
 	for _, f := range r.flushes {
 		flushes = append(flushes, f)
@@ -278,9 +280,10 @@ func (s *session) settle(r *request, ok bool) {
 
 // reserveFid makes fid be taken, for a walk to fill. mu must be held.
 func (s *session) reserveFid(fid uint32) error {
-	if len(s.fids) >= s.srv.opts.MaxFids || !s.srv.fids.inc() {
+	if len(s.fids) >= s.srv.opts.MaxFids || !s.srv.fids.room(len(s.fids)) {
 		return ErrTooManyFids
 	}
+	s.srv.fids.add(1, len(s.fids))
 	s.fids[fid] = nil
 	return nil
 }
@@ -288,5 +291,5 @@ func (s *session) reserveFid(fid uint32) error {
 // dropFid forgets fid. mu must be held.
 func (s *session) dropFid(fid uint32) {
 	delete(s.fids, fid)
-	s.srv.fids.dec()
+	s.srv.fids.add(-1, len(s.fids))
 }
