@@ -204,3 +204,27 @@ func TestBlockIsLeftAloneWhileItsReadIsUnderWay(t *testing.T) {
 	close(stop)
 	w.announced(tid)
 }
+
+// A long queue is taken in bounded batches, none of it lost.
+func TestBatchesAreBounded(t *testing.T) {
+	c := &Core{}
+	for i := range zodb.Tid(2*maxBatch + 1) {
+		c.queue = append(c.queue, zodb.Commit{Tid: i + 1})
+	}
+	var last zodb.Tid
+	for more := true; more; {
+		var batch []zodb.Commit
+		batch, more = c.nextBatch()
+		if len(batch) == 0 || len(batch) > maxBatch {
+			t.Fatalf("a batch of %d", len(batch))
+		}
+		for _, com := range batch {
+			if last++; com.Tid != last {
+				t.Fatalf("%s instead of %s", com.Tid, last)
+			}
+		}
+	}
+	if last != 2*maxBatch+1 {
+		t.Fatalf("the last was %s", last)
+	}
+}

@@ -125,6 +125,25 @@ func TestAdvanceRacesCommitAndRead(t *testing.T) {
 	l.want("1 ok") // and no "@head" after it
 }
 
+// A block that becomes tracked after a set-up looked at what is, and is pinned by its reader, stays pinned.
+func TestFirstReadDuringSetup(t *testing.T) {
+	w := newWorld(t, Options{}, map[Blk]string{0: "a0"})
+	if _, err := w.core.Lookup(context.Background(), w.f); err != nil {
+		t.Fatal(err)
+	}
+	rev := w.db.Head()
+	at0 := w.commit(map[Blk]string{1: "b"})
+	w.commit(map[Blk]string{0: "a1"})
+	l := w.link()
+	reached, release := w.stopAt(StepWatchChanged)
+	defer release()
+	l.send("1 watch %s @%s", w.f, at0)
+	w.must("the set-up finds what changed", reached)
+	w.readPinned(l, 2, 0, rev, "a1")
+	release()
+	l.want("1 ok") // and no "@head" before it
+}
+
 func TestSecondReadWaitsForQueuedPin(t *testing.T) {
 	w := newWorld(t, Options{}, map[Blk]string{0: "a0"})
 	at0 := w.db.Head()

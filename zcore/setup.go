@@ -202,10 +202,11 @@ func (w *clientWatch) pinChanged(ctx context.Context, at, v zodb.Tid) ([]*pinMsg
 		}
 		want[blk] = rev
 	}
+	c.step(StepWatchChanged)
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	for blk := range w.pins { // pinned, and not changed in (at, v]
-		if _, ok := want[blk]; !ok {
+	for blk, p := range w.pins { // pinned, and not changed in (at, v]; or tracked and pinned for at while we looked
+		if _, ok := want[blk]; !ok && p.at != at {
 			want[blk] = tidHead
 		}
 	}

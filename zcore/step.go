@@ -20,14 +20,15 @@ const (
 	StepReadLoad  Step = "read: loaded"
 	StepReadPins  Step = "read: pins acknowledged"
 
-	StepWatchHold  Step = "watch: took a hold"
-	StepWatchEnter Step = "watch: entered the table"
-	StepWatchView  Step = "watch: took the view"
-	StepPinDecide  Step = "pin: about to be decided"
-	StepPinSend    Step = "pin: about to be sent"
-	StepKeep       Step = "keep: about to store under @rev"
-	StepUpload     Step = "upload: checked"
-	StepPrefetch   Step = "prefetch: looked up"
+	StepWatchHold    Step = "watch: took a hold"
+	StepWatchEnter   Step = "watch: entered the table"
+	StepWatchView    Step = "watch: took the view"
+	StepWatchChanged Step = "watch: found what changed"
+	StepPinDecide    Step = "pin: about to be decided"
+	StepPinSend      Step = "pin: about to be sent"
+	StepKeep         Step = "keep: about to store under @rev"
+	StepUpload       Step = "upload: checked"
+	StepPrefetch     Step = "prefetch: looked up"
 )
 
 func (c *Core) step(s Step) {

@@ -148,6 +148,11 @@ func coreMutants() []mutant {
 			edits: []edit{{"want[blk] = tidHead\n", "_ = tidHead\n"}},
 		},
 		{
+			name: "set-up-unpins-new", run: "TestFirstReadDuringSetup", file: "zcore/setup.go",
+			why:   "a block that is read for the first time while a watch is set up is unpinned by that",
+			edits: []edit{{"!ok && p.at != at {", "!ok {"}},
+		},
+		{
 			name: "min-at-stays", file: "zcore/watchtable.go",
 			why:   "a watch older than all others is overlooked",
 			edits: []edit{{"t.minAt = min(t.minAt, at)\n", ""}},
