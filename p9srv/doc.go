@@ -33,6 +33,6 @@
 //   - Memory for replies is taken from a budget before the data is read. Reads that may wait for pins
 //     (head and base files) can take half of it only: reads that a pin points to never wait for them.
 //
-// Lock order: conn.wmu, session.mu, Server.mu; none is held while the tree is called. conn.wmu is held
+// Lock order: conn.wmu, session.mu, Server.mu; budget.mu is a leaf. None is held while the tree is called. conn.wmu is held
 // while the socket is written, which is what it is for; the write deadline bounds that.
 package p9srv

@@ -199,10 +199,11 @@ func (l *Link) gotReply(stream uint64, msg string) {
 	}
 }
 
-// ask sends a request on the next stream, or returns nil if the client has closed the link.
-func (l *Link) ask(msg string) (uint64, *asked) {
+// ask sends a request on the next stream, or returns nil if the client has closed the link or ctx is done: whoever
+// ends ctx and then tells the client so can be sure that the request does not come after that.
+func (l *Link) ask(ctx context.Context, msg string) (uint64, *asked) {
 	l.mu.Lock()
-	if l.closed {
+	if l.closed || ctx.Err() != nil {
 		l.mu.Unlock()
 		return 0, nil
 	}

@@ -123,12 +123,9 @@ func (w *clientWatch) sendOne(blk Blk, m *pinMsg) error {
 		defer release()
 	}
 	l.c.step(StepPinSend)
-	if w.ctx.Err() != nil {
-		return l.after()
-	}
-	stream, a := l.ask(pin.String())
-	if a == nil { // closed already: others see to the client, or it owed nothing
-		<-l.ctx.Done()
+	stream, a := l.ask(w.ctx, pin.String())
+	if a == nil { // the watch is gone, or the link closed: others see to the client, or it owed nothing
+		<-w.ctx.Done()
 		return l.after()
 	}
 	l.c.nPin.Add(1)

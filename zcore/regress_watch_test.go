@@ -265,6 +265,29 @@ func TestStopWatchingWithPinOutstanding(t *testing.T) {
 	}
 }
 
+// A pin of a watch that is gone does not come after the set-up of the next one for the same file.
+func TestLatePinOfAWatchThatIsGone(t *testing.T) {
+	w := newWorld(t, Options{}, map[Blk]string{0: "a0"})
+	at0 := w.db.Head()
+	w.want(0, "a0")
+	l := w.link()
+	w.wantPins(l.pins(w.f, at0), nil)
+	at1 := w.commit(map[Blk]string{0: "a1"})
+	reached, release := w.stopAt(StepPinSend)
+	defer release()
+	got := background(func() string { return w.read(0) })
+	w.must("the pin is sent", reached)
+	l.send("3 watch %s -", w.f)
+	l.want("3 ok")
+	w.wantPins(l.pins(w.f, at1), nil)
+	release()
+	if s := <-got; s != "a1" {
+		t.Fatalf("got %q", s)
+	}
+	at2 := w.commit(map[Blk]string{1: "b"})
+	w.wantPins(l.pins(w.f, at2), nil) // and no pin before that
+}
+
 func TestByeWithPinsOutstanding(t *testing.T) {
 	w := newWorld(t, Options{}, map[Blk]string{0: "a0"})
 	at0 := w.db.Head()

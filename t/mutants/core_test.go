@@ -153,6 +153,11 @@ func coreMutants() []mutant {
 			edits: []edit{{"!ok && p.at != at {", "!ok {"}},
 		},
 		{
+			name: "late-pin", run: "TestLatePin", file: "zcore/link.go",
+			why:   "a pin of a watch that is gone comes after the set-up of the next",
+			edits: []edit{{"l.closed || ctx.Err() != nil {", "l.closed {"}},
+		},
+		{
 			name: "min-at-stays", file: "zcore/watchtable.go",
 			why:   "a watch older than all others is overlooked",
 			edits: []edit{{"t.minAt = min(t.minAt, at)\n", ""}},
