@@ -28,7 +28,7 @@ type dirty struct {
 
 // change is the first change of a block in a batch.
 type change struct {
-	tid  zodb.Tid
+	tid  zodb.Tid // the block did not change in the batch before this
 	save history.Save
 }
 
@@ -36,6 +36,10 @@ type change struct {
 func (c *Core) dirty(batch []zodb.Commit, deltas [][]history.FileDelta) map[zodb.Oid]*dirty {
 	out := map[zodb.Oid]*dirty{}
 	for i, ds := range deltas {
+		first := batch[i].Tid
+		if gap := batch[i].Gap; gap != 0 {
+			first = gap + 1
+		}
 		for _, d := range ds {
 			f := c.file(d.File.Oid)
 			if f == nil { // being looked up for the first time: nothing of it is cached
@@ -48,7 +52,7 @@ func (c *Core) dirty(batch []zodb.Commit, deltas [][]history.FileDelta) map[zodb
 			}
 			for j, blk := range d.Blocks {
 				if _, twice := x.blks[blk]; !twice {
-					x.blks[blk] = change{batch[i].Tid, d.Old[j]}
+					x.blks[blk] = change{first, d.Old[j]}
 				}
 			}
 			x.size, x.resize = d.Size, x.resize || d.Resize

@@ -2,7 +2,10 @@ package zcore
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
+	"slices"
+	"sync"
 	"testing"
 	"time"
 
@@ -151,4 +154,67 @@ func TestKeepingHangs(t *testing.T) {
 	if took := time.Since(began); took < keepWait || took > 10*keepWait {
 		t.Errorf("waited for %s", took)
 	}
+}
+
+// allCached is a kernel that has every page, of zeros, and notes what is stored under @rev.
+type allCached struct {
+	recorder
+	mu     sync.Mutex
+	stored []string // mu
+}
+
+func (a *allCached) Retrieve(_ zodb.Oid, _ int64, p []byte) (int, error) {
+	clear(p)
+	return len(p), nil
+}
+
+func (a *allCached) StoreRev(rev zodb.Tid, _ zodb.Oid, off int64, _ []byte) error {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.stored = append(a.stored, fmt.Sprintf("#%d @%s", off/testBlksize, rev))
+	return nil
+}
+
+// wantStored waits for what is being kept.
+func (a *allCached) wantStored(w *world, want ...string) {
+	w.t.Helper()
+	f, err := w.core.Lookup(w.t.Context(), w.f)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	f.waitKept(w.t.Context())
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if !slices.Equal(a.stored, want) {
+		w.t.Fatalf("stored %q, want %q", a.stored, want)
+	}
+}
+
+// forgetful is a database that reports two commits as a gap.
+type forgetful struct {
+	*memstorage.Store
+	first zodb.Tid
+}
+
+func (s *forgetful) Follow(ctx context.Context, after zodb.Tid, fn func(zodb.Commit) error) error {
+	return s.Store.Follow(ctx, after, func(c zodb.Commit) error {
+		if s.first == 0 {
+			s.first = c.Tid
+			return nil
+		}
+		return fn(zodb.Commit{Tid: c.Tid, Gap: after})
+	})
+}
+
+// What a block was before a gap is not what it was inside the gap.
+func TestKeptOverAGap(t *testing.T) {
+	pc := &allCached{recorder: recorder{make(chan int64, 10)}}
+	w := newWorldOver(t, Options{Grace: time.Microsecond}, map[Blk]string{0: "a", 5: "f"},
+		func(s *memstorage.Store) zodb.Storage { return &forgetful{Store: s} })
+	w.core.pc = pc
+	at0 := w.db.Head()
+	w.want(3, "")
+	w.write(map[Blk]string{3: "d1"})
+	w.commit(map[Blk]string{3: "d2"})
+	pc.wantStored(w, fmt.Sprintf("#3 @%s", at0))
 }

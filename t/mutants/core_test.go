@@ -67,6 +67,11 @@ func coreMutants() []mutant {
 			edits: []edit{{"return first && last", "return first || last"}},
 		},
 		{
+			name: "kept-over-a-gap", run: "TestKeptOver", file: "zcore/cache.go",
+			why:   "what a block was before a gap is stored under a revision inside it",
+			edits: []edit{{"first = gap + 1", "_ = gap"}},
+		},
+		{
 			name: "no-pins-on-read", file: "zcore/read.go",
 			why:   "older watches are not told before a block is shown",
 			edits: []edit{{"if err := f.pinReaders(ctx, dom, blk, r.view); err != nil {", "if err := ctx.Err(); err != nil {"}},
