@@ -158,6 +158,11 @@ func (k *keep) store(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	if save.Hole { // data is inside the file, a hole may be past its end
+		if size, _, err := c.tail.Size(ctx, k.f.h.BigFile, rev); err != nil || int64(k.blk) >= size/k.f.h.Blksize {
+			return err
+		}
+	}
 	return c.pc.StoreRev(rev, k.f.Oid(), int64(k.blk)*k.f.h.Blksize, data)
 }
 

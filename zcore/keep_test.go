@@ -218,3 +218,19 @@ func TestKeptOverAGap(t *testing.T) {
 	w.commit(map[Blk]string{3: "d2"})
 	pc.wantStored(w, fmt.Sprintf("#3 @%s", at0))
 }
+
+// A hole that is inside the file now may have been past its end at the revision it is since. A page stored there
+// would have the kernel take the file for longer.
+func TestHolePastTheEndIsNotKept(t *testing.T) {
+	pc := &allCached{recorder: recorder{make(chan int64, 10)}}
+	w := newWorld(t, Options{Grace: time.Microsecond}, map[Blk]string{0: "a", 2: "c"})
+	w.core.pc = pc
+	at0 := w.db.Head()
+	w.commit(map[Blk]string{5: "f"})
+	w.want(1, "")
+	w.want(3, "")
+	w.commit(map[Blk]string{3: "d"})
+	pc.wantStored(w)
+	w.commit(map[Blk]string{1: "b"})
+	pc.wantStored(w, fmt.Sprintf("#1 @%s", at0))
+}

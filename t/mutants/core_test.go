@@ -72,6 +72,11 @@ func coreMutants() []mutant {
 			edits: []edit{{"first = gap + 1", "_ = gap"}},
 		},
 		{
+			name: "kept-past-the-end", run: "TestHolePast", file: "zcore/keep.go",
+			why:   "pages are stored past the end that a file had at a revision",
+			edits: []edit{{"if save.Hole { // data", "if save.Hole && rev == 0 { // data"}},
+		},
+		{
 			name: "no-pins-on-read", file: "zcore/read.go",
 			why:   "older watches are not told before a block is shown",
 			edits: []edit{{"if err := f.pinReaders(ctx, dom, blk, r.view); err != nil {", "if err := ctx.Err(); err != nil {"}},
