@@ -90,13 +90,21 @@ func (r *read) end() {
 	b := r.f.reads[r.blk]
 	switch {
 	case r.view > b.newView:
-		b.oldDone, b.newView, b.newDone = b.newDone, r.view, now
+		b.oldDone = later(b.oldDone, b.newDone)
+		b.newView, b.newDone = r.view, now
 	case r.view == b.newView:
 		b.newDone = now
 	default:
 		b.oldDone = now
 	}
 	r.f.sweepReads(now)
+}
+
+func later(a, b time.Time) time.Time {
+	if a.After(b) {
+		return a
+	}
+	return b
 }
 
 // sweepReads forgets blocks that nobody reads, now and then. Core.mu must be held.
@@ -125,7 +133,7 @@ func (c *Core) waitQuiet(ctx context.Context, f *HeadFile, blk Blk, t zodb.Tid) 
 		busy := slices.ContainsFunc(b.views, func(v zodb.Tid) bool { return v < t })
 		done := b.oldDone
 		if b.newView < t {
-			done = b.newDone
+			done = later(done, b.newDone)
 		}
 		pause := c.opts.Grace - time.Since(done)
 		var ended chan struct{}

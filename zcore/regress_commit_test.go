@@ -228,3 +228,29 @@ func TestBatchesAreBounded(t *testing.T) {
 		t.Fatalf("the last was %s", last)
 	}
 }
+
+// Of READs under different views the older may be answered last: the grace counts from that.
+func TestGraceCountsFromTheLastAnswer(t *testing.T) {
+	const grace = 300 * time.Millisecond
+	w := newWorld(t, Options{Grace: grace}, map[Blk]string{0: "a0"})
+	w.want(1, "")
+	f, _ := w.core.Lookup(context.Background(), w.f)
+	var reads []*read
+	for i := range 3 {
+		w.commit(map[Blk]string{Blk(5 + i): "x"})
+		reads = append(reads, f.beginRead(w.core.Host(), 0))
+	}
+	quiet := func() <-chan error {
+		return background(func() error { return w.core.waitQuiet(t.Context(), f, 0, reads[2].view) })
+	}
+	reads[1].end()
+	time.Sleep(grace)
+	reads[0].end()
+	mustNot(t, "the answer under the oldest view is forgotten after one under a newer view", quiet())
+	reads[2].end()
+	q := quiet()
+	mustNot(t, "the answer under the oldest view is forgotten as the block is read under the present one", q)
+	if err := <-q; err != nil {
+		t.Fatal(err)
+	}
+}

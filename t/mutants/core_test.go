@@ -77,6 +77,16 @@ func coreMutants() []mutant {
 			edits: []edit{{"if save.Hole { // data", "if save.Hole && rev == 0 { // data"}},
 		},
 		{
+			name: "grace-forgets-older", run: "TestGraceCounts", file: "zcore/inflight.go",
+			why:   "the grace does not count from the last answer under an older view, if that was not the newest of these",
+			edits: []edit{{"done = later(done, b.newDone)", "done = b.newDone"}},
+		},
+		{
+			name: "grace-forgets-older-later", run: "TestGraceCounts", file: "zcore/inflight.go",
+			why:   "nor when the block is read under the present view",
+			edits: []edit{{"b.oldDone = later(b.oldDone, b.newDone)", "b.oldDone = b.newDone"}},
+		},
+		{
 			name: "no-pins-on-read", file: "zcore/read.go",
 			why:   "older watches are not told before a block is shown",
 			edits: []edit{{"if err := f.pinReaders(ctx, dom, blk, r.view); err != nil {", "if err := ctx.Err(); err != nil {"}},
