@@ -115,7 +115,8 @@ func (r request) least() zodb.Tid {
 	return r.At
 }
 
-// enter makes the watch known to readers, or sets the at of the one that is. It takes over hold.
+// enter makes the watch known to readers, or sets the at of the one that is. It takes over hold. known tells
+// that the client watched the file before.
 func (l *Link) enter(ctx context.Context, on *watchOnLink, f *HeadFile, r request, hold *history.Hold) (w *clientWatch, known bool, err error) {
 	l.mu.Lock()
 	w = on.w
@@ -124,7 +125,7 @@ func (l *Link) enter(ctx context.Context, on *watchOnLink, f *HeadFile, r reques
 		if err := w.replace(ctx, on, r.At); err != nil {
 			return nil, false, err
 		}
-		w = nil
+		w, known = nil, true
 	}
 	if w != nil {
 		return w, true, w.advance(r.At, hold)
@@ -140,7 +141,7 @@ func (l *Link) enter(ctx context.Context, on *watchOnLink, f *HeadFile, r reques
 	l.mu.Unlock()
 	l.c.nWatch.Add(1)
 	w.show()
-	return w, false, nil
+	return w, known, nil
 }
 
 // advance sets at; on success it takes over hold.

@@ -307,6 +307,11 @@ func baseMutants() []mutant {
 			edits: []edit{{"if !s.read[blk] {", "if blk >= 0 {"}},
 		},
 		{
+			name: "base-replaced-in-vain", run: "TestBaseReplaced", file: "zcore/setup.go",
+			why:   "a client that lost its watch as it moved to another base is told that the new one is refused",
+			edits: []edit{{"w, known = nil, true", "w = nil"}},
+		},
+		{
 			name: "domain-never-fails", file: "zcore/fault.go",
 			why:   "a guest that does not acknowledge goes on reading",
 			edits: []edit{{"\t\t\tl.dom.Fail()\n", ""}},
