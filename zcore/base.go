@@ -85,13 +85,20 @@ func (s *baseSet) mark(blk Blk) (ws []*clientWatch, bad bool) {
 	return ws, bad
 }
 
-// answered notes that a read of the blocks is answered: every watch that was asked has acknowledged.
-func (s *baseSet) answered(parts []part) {
+// answered notes that a read of the blocks is answered: every watch that was asked has acknowledged. It must not
+// be if one has failed to meanwhile: that watch may have been gone when it was its turn to be asked.
+func (s *baseSet) answered(parts []part) (bad bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, p := range parts {
+		if _, bad := s.bad[p.blk]; bad {
+			return true
+		}
+	}
+	for _, p := range parts {
 		s.read[p.blk] = true
 	}
+	return false
 }
 
 // marked returns the blocks read.
@@ -136,13 +143,16 @@ func (b *BaseFile) Read(ctx context.Context, dom *Domain, size int, off int64) (
 		}
 	}
 	d, err := b.RevFile.Read(ctx, size, off)
-	if err := c.waitPins(wctx, msgs); err != nil {
+	unsafe := c.waitPins(wctx, msgs)
+	if unsafe == nil && (dom.Failed() || set.answered(parts)) { // by an error too: after one the kernel reads again
+		unsafe = errDomainFailed
+	}
+	if unsafe != nil {
 		if d.Done != nil {
 			d.Done()
 		}
-		return Data{}, err
+		return Data{}, unsafe
 	}
-	set.answered(parts) // by an error too: after one the kernel reads again
 	return d, err
 }
 

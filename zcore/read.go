@@ -285,7 +285,11 @@ func (f *HeadFile) readBlk(ctx context.Context, dom *Domain, blk Blk) (blkData, 
 		c.tail.Loaded(f.h, blk, r.view, m, g.serial, hash)
 	}
 	c.step(StepReadLoad)
-	if err := f.pinReaders(ctx, dom, blk, r.view); err != nil {
+	err = f.pinReaders(ctx, dom, blk, r.view)
+	if err == nil && dom.Failed() { // the watch that did not acknowledge is gone by now, and was not asked
+		err = errDomainFailed
+	}
+	if err != nil {
 		g.end()
 		return blkData{}, err
 	}

@@ -1,8 +1,10 @@
 package zcore
 
 import (
+	"fmt"
 	"strings"
 	"testing"
+	"time"
 )
 
 // A client whose watch was replaced by one over another base, which then cannot be set up, is told so in the
@@ -23,4 +25,71 @@ func TestBaseReplacedInVain(t *testing.T) {
 		t.Fatalf("got %q", got)
 	}
 	l.want("EOF")
+}
+
+// A read that looks at the watches just before they are gone, because one did not acknowledge, fails too: where
+// its block is poisoned, and where its guest's connections are closed once they have their last replies.
+func TestReadAsAWatchFails(t *testing.T) {
+	for _, c := range []struct {
+		name string
+		base bool // over a base, not head
+		host bool // a client that comes through the host's mount, and cannot be killed
+		at   Step // where the read is then
+	}{
+		{"virtfs", true, true, StepPinDecide},
+		{"guest, base", true, false, StepPinDecide},
+		{"guest, head", false, false, StepReadLoad},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t, Options{PinTimeout: time.Second}, map[Blk]string{0: "a0"})
+			base := w.db.Head()
+			g := w.guest("g")
+			if c.host {
+				g.dom = w.core.Host()
+			}
+			raw, err := w.core.OpenLink(g.dom, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			l, at, read := &testLink{t: t, l: raw}, base, func() string { return g.readHead(0) }
+			if c.base {
+				at, read = w.commit(map[Blk]string{0: "a1"}), func() string { return g.read(base, 0) }
+				w.wantPins(l.basePins(w.f, at, base), nil)
+			} else {
+				w.wantPins(l.pins(w.f, at), nil)
+				w.commit(map[Blk]string{0: "a1"})
+			}
+			first := background(read)
+			l.want(fmt.Sprintf("2 pin %s #0 @%s", w.f, at)) // and silence
+			reached, release := w.stopAt(c.at)
+			defer release()
+			second := background(read)
+			w.must("the second read", reached)
+			if s := <-first; s != errDomainFailed.Error() {
+				t.Errorf("the first read got %q", s)
+			}
+			release()
+			if s := <-second; s != errDomainFailed.Error() {
+				t.Errorf("the second read got %q", s)
+			}
+			if s := read(); s != errDomainFailed.Error() {
+				t.Errorf("a third read got %q", s)
+			}
+		})
+	}
+}
+
+// readHead reads a block of head; an error is part of what it returns.
+func (g *guest) readHead(blk Blk) string {
+	f, err := g.w.core.Lookup(g.w.t.Context(), g.w.f)
+	if err != nil {
+		return err.Error()
+	}
+	d, err := f.Read(g.w.t.Context(), g.dom, testBlksize, int64(blk)*testBlksize)
+	if err != nil {
+		return err.Error()
+	}
+	d.Done()
+	return strings.TrimRight(dataText(d), "\x00")
 }

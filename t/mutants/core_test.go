@@ -89,7 +89,7 @@ func coreMutants() []mutant {
 		{
 			name: "no-pins-on-read", file: "zcore/read.go",
 			why:   "older watches are not told before a block is shown",
-			edits: []edit{{"if err := f.pinReaders(ctx, dom, blk, r.view); err != nil {", "if err := ctx.Err(); err != nil {"}},
+			edits: []edit{{"err = f.pinReaders(ctx, dom, blk, r.view)\n", "err = ctx.Err()\n"}},
 		},
 		{
 			name: "acks-not-waited", quick: true, file: "zcore/pin.go",
@@ -289,7 +289,7 @@ func baseMutants() []mutant {
 		{
 			name: "base-acks-not-waited", file: "zcore/base.go",
 			why:   "a block of the base is shown before the watches that must not see it have acknowledged",
-			edits: []edit{{"if err := c.waitPins(wctx, msgs); err != nil {", "if err := wctx.Err(); err != nil {"}},
+			edits: []edit{{"unsafe := c.waitPins(wctx, msgs)", "unsafe := wctx.Err()"}},
 		},
 		{
 			name: "base-at-not-rechecked", file: "zcore/base.go",
@@ -310,6 +310,16 @@ func baseMutants() []mutant {
 			name: "base-replaced-in-vain", run: "TestBaseReplaced", file: "zcore/setup.go",
 			why:   "a client that lost its watch as it moved to another base is told that the new one is refused",
 			edits: []edit{{"w, known = nil, true", "w = nil"}},
+		},
+		{
+			name: "base-poisoned-meanwhile", run: "TestReadAsAWatchFails", file: "zcore/base.go",
+			why:   "a read that asks a watch which is gone, since it did not acknowledge, is answered",
+			edits: []edit{{"unsafe == nil && (dom.Failed() || set.answered(parts))", "set.answered(parts) && dom.Failed()"}},
+		},
+		{
+			name: "domain-fails-meanwhile", run: "TestReadAsAWatchFails", file: "zcore/read.go",
+			why:   "so is one of head, in the moment before a guest's connections are closed",
+			edits: []edit{{"err == nil && dom.Failed()", "err != nil && dom.Failed()"}},
 		},
 		{
 			name: "domain-never-fails", file: "zcore/fault.go",
