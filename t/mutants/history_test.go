@@ -132,6 +132,11 @@ func historyMutants() []mutant {
 			edits: []edit{{"callKey{oid: zblk, stamp: t.stamp(zblk, at)}", "callKey{oid: zblk}"}},
 		},
 		{
+			name: "ended-load-joined", run: "TestEndedLoad", file: "zcore/history/blocks.go",
+			why:   "a reader joins a load that has ended, of a revision that only a forgotten commit tells from its own",
+			edits: []edit{{"t.endCall(key, c) // while", "// while"}},
+		},
+		{
 			name: "batch-of-now", pkg: "zcore/zodb/filestorage", run: "TestBatch", file: "zcore/zodb/filestorage/batch.go",
 			why:   "objects loaded together are the newest, whatever was asked for",
 			edits: []edit{{"r.Tid > b.at || ", ""}},

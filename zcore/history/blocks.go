@@ -60,9 +60,7 @@ func (t *Tail) Block(ctx context.Context, zblk zodb.Oid, at zodb.Tid, blksize in
 	c.wait--
 	if c.wait == 0 {
 		c.cancel()
-		if t.calls[key] == c {
-			delete(t.calls, key)
-		}
+		t.endCall(key, c)
 	}
 	t.mu.Unlock()
 	select {
@@ -101,18 +99,31 @@ func (t *Tail) startLocked(ctx context.Context, key callKey, at zodb.Tid, blksiz
 	go func() {
 		defer close(c.done)
 		defer hold.Release()
-		data, serial, err := zdata.LoadBlk(ctx, t.stor, t, key.oid, at, blksize)
-		if err != nil {
-			c.err = err
-			return
-		}
-		data = trimZeros(data)
-		c.blk = &Block{Data: data, Serial: serial, Hash: t.Hash(data)}
+		c.blk, c.err = t.loadBlock(ctx, key.oid, at, blksize)
 		t.mu.Lock()
 		defer t.mu.Unlock()
-		t.blocks.put(key.oid, serial, min(until, t.firstTouch(key.oid, from)), c.blk, len(data)+200)
+		t.endCall(key, c) // while it is held: after that the key may stand for a newer revision
+		if c.err == nil {
+			t.blocks.put(key.oid, c.blk.Serial, min(until, t.firstTouch(key.oid, from)), c.blk, len(c.blk.Data)+200)
+		}
 	}()
 	return c
+}
+
+func (t *Tail) loadBlock(ctx context.Context, zblk zodb.Oid, at zodb.Tid, blksize int64) (*Block, error) {
+	data, serial, err := zdata.LoadBlk(ctx, t.stor, t, zblk, at, blksize)
+	if err != nil {
+		return nil, err
+	}
+	data = trimZeros(data)
+	return &Block{Data: data, Serial: serial, Hash: t.Hash(data)}, nil
+}
+
+// endCall sees that nobody joins a load any more. mu must be held.
+func (t *Tail) endCall(key callKey, c *call) {
+	if t.calls[key] == c {
+		delete(t.calls, key)
+	}
 }
 
 func checkSize(zblk zodb.Oid, b *Block, blksize int64) (*Block, error) {
