@@ -27,6 +27,27 @@ func TestBaseReplacedInVain(t *testing.T) {
 	l.want("EOF")
 }
 
+// While a watch is being replaced by one over another base it can be stopped, too: no pin follows.
+func TestStopAsABaseIsReplaced(t *testing.T) {
+	w := newWorld(t, Options{}, map[Blk]string{0: "a0"})
+	base0 := w.db.Head()
+	base1 := w.commit(map[Blk]string{0: "a1"})
+	g := w.guest("g")
+	l := g.link()
+	w.wantPins(l.basePins(w.f, base1, base0), nil)
+	reached, release := w.stopAt(StepWatchDropped)
+	defer release()
+	l.send("1 watch %s @%s base @%s", w.f, base1, base1)
+	w.must("the replacement", reached)
+	l.send("3 watch %s -", w.f)
+	l.want("3 ok")
+	g.want(base0, 0, "a0") // and it does not wait
+	release()
+	if got := l.recv(); !strings.HasPrefix(got, "1 error setup watch") {
+		t.Fatalf("got %q", got)
+	}
+}
+
 // A read that looks at the watches just before they are gone, because one did not acknowledge, fails too: where
 // its block is poisoned, and where its guest's connections are closed once they have their last replies.
 func TestReadAsAWatchFails(t *testing.T) {

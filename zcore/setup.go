@@ -71,12 +71,7 @@ func (l *Link) unprotected(ctx context.Context, on *watchOnLink, w *clientWatch,
 		l.hangUp(setupError(r.Request, err.Error()))
 		return err
 	}
-	l.mu.Lock()
-	if on.w == w {
-		on.w = nil
-	}
-	l.mu.Unlock()
-	w.remove()
+	w.drop(on)
 	return err
 }
 
@@ -170,13 +165,20 @@ func (w *clientWatch) replace(ctx context.Context, on *watchOnLink, at zodb.Tid)
 	if err := w.l.c.waitPins(ctx, w.pending()); err != nil {
 		return errRemoved
 	}
+	w.drop(on)
+	return nil
+}
+
+// drop ends a watch on behalf of a request. It is removed first: from when a `-` does not find it any more,
+// no pin of it may be sent.
+func (w *clientWatch) drop(on *watchOnLink) {
+	w.remove()
+	w.l.c.step(StepWatchDropped)
 	w.l.mu.Lock()
+	defer w.l.mu.Unlock()
 	if on.w == w {
 		on.w = nil
 	}
-	w.l.mu.Unlock()
-	w.remove()
-	return nil
 }
 
 // pinChanged has every tracked block that changed after at pinned, and those no longer needed

@@ -21,6 +21,7 @@ const (
 	StepReadPins  Step = "read: pins acknowledged"
 
 	StepWatchHold    Step = "watch: took a hold"
+	StepWatchDropped Step = "watch: removed for another"
 	StepWatchEnter   Step = "watch: entered the table"
 	StepWatchView    Step = "watch: took the view"
 	StepWatchChanged Step = "watch: found what changed"

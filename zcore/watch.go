@@ -160,6 +160,7 @@ func (w *clientWatch) atNow() zodb.Tid {
 // remove ends a watch: pins not sent yet are dropped, replies to sent ones ignored, readers that wait
 // for them go on.
 func (w *clientWatch) remove() {
+	w.cancel() // first: who finds it gone counts on that
 	w.mu.Lock()
 	if w.gone {
 		w.mu.Unlock()
@@ -172,7 +173,6 @@ func (w *clientWatch) remove() {
 		}
 	}
 	w.mu.Unlock()
-	w.cancel()
 	w.hold.Release()
 	w.hide()
 	w.l.c.nWatch.Add(-1)

@@ -312,6 +312,11 @@ func baseMutants() []mutant {
 			edits: []edit{{"w, known = nil, true", "w = nil"}},
 		},
 		{
+			name: "stopped-while-replaced", run: "TestStopAsABase", file: "zcore/setup.go",
+			why:   "a watch that is stopped as it is replaced sends pins after that",
+			edits: []edit{{"\tw.remove()\n\tw.l.c.step(", "\tdefer w.remove()\n\tdefer w.l.c.step("}},
+		},
+		{
 			name: "base-poisoned-meanwhile", run: "TestReadAsAWatchFails", file: "zcore/base.go",
 			why:   "a read that asks a watch which is gone, since it did not acknowledge, is answered",
 			edits: []edit{{"unsafe == nil && (dom.Failed() || set.answered(parts))", "set.answered(parts) && dom.Failed()"}},
