@@ -277,8 +277,8 @@ func baseMutants() []mutant {
 			name: "base-error-early", run: "TestBaseReadThatFails", file: "zcore/base.go",
 			why: "so does the second read after an error",
 			edits: []edit{{
-				"d, err := b.RevFile.Read(ctx, size, off)\n\tif err := c.waitPins",
-				"d, err := b.RevFile.Read(ctx, size, off)\n\tif err != nil {\n\t\treturn Data{}, err\n\t}\n\tif err := c.waitPins",
+				"d, err := b.RevFile.Read(ctx, size, off)\n",
+				"d, err := b.RevFile.Read(ctx, size, off)\n\tif err != nil {\n\t\treturn Data{}, err\n\t}\n",
 			}},
 		},
 		{
