@@ -132,6 +132,11 @@ func historyMutants() []mutant {
 			edits: []edit{{"callKey{oid: zblk, stamp: t.stamp(zblk, at)}", "callKey{oid: zblk}"}},
 		},
 		{
+			name: "load-shared-in-gap", run: "TestLoadInAGap", file: "zcore/history/blocks.go",
+			why:   "a load as of a revision inside a gap is shared with one from before the gap",
+			edits: []edit{{"if at < t.tail || t.unknown(at) {", "if at < t.tail {"}},
+		},
+		{
 			name: "ended-load-joined", run: "TestEndedLoad", file: "zcore/history/blocks.go",
 			why:   "a reader joins a load that has ended, of a revision that only a forgotten commit tells from its own",
 			edits: []edit{{"t.endCall(key, c) // while", "// while"}},

@@ -20,7 +20,7 @@ type Block struct {
 type callKey struct {
 	oid   zodb.Oid
 	stamp zodb.Tid
-	at    zodb.Tid // set where at < tail, so that the stamp says nothing
+	at    zodb.Tid // set where at < tail or in a gap, so that the stamp says nothing
 }
 
 // call is a load under way that several readers wait for.
@@ -42,7 +42,7 @@ func (t *Tail) Block(ctx context.Context, zblk zodb.Oid, at zodb.Tid, blksize in
 		return checkSize(zblk, v.val, blksize)
 	}
 	key := callKey{oid: zblk, stamp: t.stamp(zblk, at)}
-	if at < t.tail {
+	if at < t.tail || t.unknown(at) {
 		key.at = at
 	}
 	c := t.calls[key]

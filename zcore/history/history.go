@@ -260,6 +260,11 @@ func (t *Tail) stamp(oid zodb.Oid, at zodb.Tid) zodb.Tid {
 func (t *Tail) Unknown(at zodb.Tid) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	return t.unknown(at)
+}
+
+// unknown is Unknown; mu must be held.
+func (t *Tail) unknown(at zodb.Tid) bool {
 	for _, g := range t.gaps {
 		if g.lo < at && at < g.hi {
 			return true
