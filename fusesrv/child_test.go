@@ -39,6 +39,8 @@ func testHelpers() {
 	switch what {
 	case "server":
 		err = childServer(arg)
+	case "stuck":
+		err = childStuck(arg)
 	case "mount", "mountany":
 		err = childMount(arg, what == "mountany")
 	case "open":
@@ -142,6 +144,24 @@ func childServer(dir string) error {
 	case <-s.Done():
 		return s.Wait(context.Background())
 	}
+}
+
+// childStuck is a server that never answers a READ, and invalidates the page that it is for.
+func childStuck(dir string) error {
+	t := newFakeTree()
+	asked := make(chan struct{}, 100)
+	t.onRead = func(context.Context, zodb.Oid, int64, int) error {
+		asked <- struct{}{}
+		select {}
+	}
+	s, err := Mount(context.Background(), t.root, dir, Options{URL: t.zurl, Standalone: true, Log: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		return err
+	}
+	fmt.Println("serving")
+	<-asked
+	fmt.Println("invalidating")
+	return s.Invalidate(1, 0, page)
 }
 
 // childMount mounts and unmounts, on any kernel or not.

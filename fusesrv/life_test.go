@@ -149,6 +149,29 @@ func TestServerKilled(t *testing.T) {
 	}
 }
 
+// A server that is killed while it waits for the kernel, which waits for an answer of the server, goes all the same,
+// and so do its clients.
+func TestServerKilledAtInvalidation(t *testing.T) {
+	dir := t.TempDir()
+	srv := start(t, "stuck", dir)
+	srv.expect("serving")
+	t.Cleanup(func() {
+		if m, err := findMount(dir); err == nil {
+			abort(m.minor)
+			detach(dir)
+		}
+	})
+	client := start(t, "read", dir+"/"+fileOne)
+	client.expect("open")
+	srv.expect("invalidating")
+	time.Sleep(50 * time.Millisecond) // it waits for the page
+	srv.signal(syscall.SIGKILL)
+	srv.diesWithin(10 * time.Second)
+	if line := client.line(); !strings.HasPrefix(line, "error ") {
+		t.Errorf("client: %q", line)
+	}
+}
+
 func TestCycles(t *testing.T) {
 	n := 100
 	mountFake(t, nil).end() // what is made once

@@ -85,6 +85,7 @@ type Server struct {
 	fuse *fuse.Server
 
 	looker   *looker
+	unguard  func()        // ends the guard
 	maxWrite int           // most bytes in one notification; immutable
 	devFuse  int           // own duplicate of /dev/fuse; guard: devMu; -1 when closed
 	done     chan struct{} // closed when serving has ended
@@ -133,9 +134,10 @@ func (o Options) withDefaults() Options {
 func serve(root tree.Node, dir string, fd int, opts Options) (*Server, error) {
 	s := &Server{
 		dir: dir, opts: opts, log: opts.Log,
-		done:   make(chan struct{}),
-		fs:     newFileSystem(root, opts),
-		looker: newLooker(!opts.Standalone),
+		done:    make(chan struct{}),
+		fs:      newFileSystem(root, opts),
+		looker:  newLooker(!opts.Standalone),
+		unguard: func() {},
 	}
 	var err error
 	if s.devFuse, err = unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 3); err != nil {
@@ -171,6 +173,12 @@ func serve(root tree.Node, dir string, fd int, opts Options) (*Server, error) {
 	if opts.ReadAheadKB != 0 {
 		if err := setReadAhead(s.dev, opts.ReadAheadKB); err != nil {
 			opts.Log.Warn("read-ahead stays as it is", "dir", dir, "err", err)
+		}
+	}
+	if opts.Standalone {
+		if s.unguard, err = startGuard(dir, s.dev); err != nil {
+			unix.Close(s.devFuse)
+			return nil, fmt.Errorf("mount %s: start helper process: %w", dir, err)
 		}
 	}
 	if opts.Attach != nil {
@@ -214,6 +222,7 @@ func (s *Server) serveLoop(pruned <-chan struct{}) {
 	s.devMu.Unlock()
 	<-pruned
 	s.looker.close()
+	s.unguard()
 	if mountedAs(s.dir, s.dev) {
 		s.err = fmt.Errorf("%s: %w", s.dir, ErrAborted)
 	}

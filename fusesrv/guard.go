@@ -1,0 +1,80 @@
+package fusesrv
+
+import (
+	"bytes"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"os/signal"
+	"syscall"
+	"time"
+)
+
+// A server that is killed, as by a kernel that is out of memory, while it tells the kernel to drop a page that
+// a READ holds locked, does not end: the thread that tells waits for the READ, which nobody is left to answer,
+// and keeps the connection open, so that everybody who waits for the server waits for ever. So a child of
+// it, the guard, aborts the connection once the server has been killed and is still there.
+
+// guardEnv, in the environment of a guard, is the minor device number of the mount and its directory.
+const guardEnv = "WCFS_GUARD"
+
+const guardTick = 300 * time.Millisecond
+
+// guard runs in the child, until the server, its parent, closes the other end of in, or has ended.
+func guard(mount string, in io.Reader) error {
+	var minor uint32
+	var dir string
+	if _, err := fmt.Sscanf(mount, "%d %q", &minor, &dir); err != nil {
+		return err
+	}
+	signal.Ignore(syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGQUIT) // they are for the server
+	gone := make(chan struct{})
+	go func() {
+		io.Copy(io.Discard, in)
+		close(gone)
+	}()
+	tick := time.NewTicker(guardTick)
+	defer tick.Stop()
+	for server := os.Getppid(); ; {
+		select {
+		case <-gone:
+			return nil
+		case <-tick.C:
+		}
+		if (isZombie(server) || beingKilled(uint32(server))) && mountedAs(dir, minor) {
+			return abort(minor)
+		}
+	}
+}
+
+// isZombie tells whether the first thread of a process has ended, and others of it perhaps cannot.
+func isZombie(pid int) bool {
+	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	_, after, found := bytes.Cut(stat[bytes.LastIndexByte(stat, ')')+1:], []byte(" "))
+	return err == nil && found && bytes.HasPrefix(after, []byte("Z"))
+}
+
+// startGuard has a mount of this process guarded until stop is called.
+func startGuard(dir string, minor uint32) (stop func(), err error) {
+	exe, err := os.Executable()
+	if err != nil {
+		return nil, err
+	}
+	cmd := exec.Command(exe)
+	cmd.Args = []string{"wcfs-guard"}
+	cmd.Env = append(os.Environ(), fmt.Sprintf("%s=%d %q", guardEnv, minor, dir))
+	cmd.Dir = "/"
+	in, err := cmd.StdinPipe()
+	if err == nil {
+		err = cmd.Start()
+	}
+	if err != nil {
+		return nil, err
+	}
+	return func() {
+		in.Close()
+		cmd.Process.Kill()
+		cmd.Wait()
+	}, nil
+}
