@@ -39,17 +39,7 @@ func (w *writer) commit() (zodb.Tid, time.Time, error) {
 
 // untilShown waits until a file like head/at has come to tid.
 func untilShown(ctx context.Context, at string, tid zodb.Tid) error {
-	for ctx.Err() == nil {
-		text, err := os.ReadFile(at)
-		if err != nil {
-			return err
-		}
-		if string(text) >= tid.String() {
-			return nil
-		}
-		time.Sleep(100 * time.Microsecond) // the server needs the processor too
-	}
-	return context.Cause(ctx)
+	return kit.Poll(at, func(text string) (bool, error) { return text >= tid.String(), context.Cause(ctx) })
 }
 
 // shown is the median of the times until head/at shows a commit; before each, prepare is called.

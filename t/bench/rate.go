@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"fmt"
-	"os"
 	"path/filepath"
 	"time"
 
@@ -81,14 +80,14 @@ func (s *served) lag(ctx context.Context, perSecond, n int) (time.Duration, erro
 		at := filepath.Join(s.Dir, "head/at")
 		var seen string
 		for c := range made {
-			for seen < c.tid.String() && ctx.Err() == nil {
-				text, err := os.ReadFile(at)
+			if seen < c.tid.String() {
+				err := kit.Poll(at, func(text string) (bool, error) {
+					seen = text
+					return seen >= c.tid.String(), context.Cause(ctx)
+				})
 				if err != nil {
 					failed <- err
 					return
-				}
-				if seen = string(text); seen < c.tid.String() {
-					time.Sleep(500 * time.Microsecond)
 				}
 			}
 			list = append(list, time.Since(c.at))

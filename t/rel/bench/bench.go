@@ -197,18 +197,14 @@ func (b *bench) visible(ctx context.Context, d *rel.Databases, name string) (kit
 			return kit.Row{}, fmt.Errorf("python ended: %w", io.ErrUnexpectedEOF)
 		}
 		t := time.Now()
-		for {
-			at, err := os.ReadFile(filepath.Join(b.mnt, "head/at"))
-			if err != nil {
-				return kit.Row{}, err
-			}
-			if string(at) >= lines.Text() {
-				break
-			}
+		err := kit.Poll(filepath.Join(b.mnt, "head/at"), func(at string) (bool, error) {
 			if time.Since(t) > time.Minute {
-				return kit.Row{}, fmt.Errorf("head/at is %s, not %s", at, lines.Text())
+				return false, fmt.Errorf("head/at is %s, not %s", at, lines.Text())
 			}
-			time.Sleep(100 * time.Microsecond)
+			return at >= lines.Text(), nil
+		})
+		if err != nil {
+			return kit.Row{}, err
 		}
 		lag = append(lag, time.Since(t))
 	}

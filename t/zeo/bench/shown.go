@@ -3,7 +3,6 @@ package bench
 import (
 	"context"
 	"fmt"
-	"os"
 	"path/filepath"
 	"time"
 
@@ -53,17 +52,16 @@ type moment struct {
 
 // move waits until a file changes; ready is closed when it has been read first.
 func move(ctx context.Context, path string, ready chan<- struct{}) moment {
-	first, err := os.ReadFile(path)
-	close(ready)
-	for err == nil && ctx.Err() == nil {
-		var text []byte
-		if text, err = os.ReadFile(path); string(text) != string(first) && err == nil {
-			return moment{time.Now(), string(text), nil}
+	var first, now string
+	err := kit.Poll(path, func(text string) (bool, error) {
+		if now = text; first == "" {
+			first = text
+			close(ready)
 		}
-		time.Sleep(100 * time.Microsecond) // the servers need the processors too
+		return now != first, context.Cause(ctx)
+	})
+	if err != nil && first == "" {
+		close(ready)
 	}
-	if err == nil {
-		err = context.Cause(ctx)
-	}
-	return moment{err: err}
+	return moment{time.Now(), now, err}
 }
