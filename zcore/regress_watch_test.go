@@ -125,6 +125,35 @@ func TestAdvanceRacesCommitAndRead(t *testing.T) {
 	l.want("1 ok") // and no "@head" after it
 }
 
+// What a reader has pinned for the new at, as of a newer view than the advance has, is acknowledged before that is
+// answered: until then the client shows the block as of its old at.
+func TestAdvanceWaitsForPinsOfReaders(t *testing.T) {
+	w := newWorld(t, Options{}, map[Blk]string{0: "a0"})
+	at0 := w.db.Head()
+	w.want(0, "a0")
+	l := w.link()
+	w.wantPins(l.pins(w.f, at0), nil)
+	at1 := w.commit(map[Blk]string{0: "a1"})
+	w.readPinned(l, 2, 0, at0, "a1")
+	reached, release := w.stopAt(StepWatchView) // the advance knows of at1 only
+	defer release()
+	l.send("1 watch %s @%s", w.f, at1)
+	w.must("the advance takes its view", reached)
+	w.commit(map[Blk]string{0: "a2"})
+	got := background(func() string { return w.read(0) })
+	l.want(fmt.Sprintf("4 pin %s #0 @%s", w.f, at1))
+	release()
+	ok := background(l.recv)
+	mustNot(t, "the advance is answered while the client still shows the old revision", ok)
+	l.send("4 ack")
+	if s := <-ok; s != "1 ok" {
+		t.Fatalf("got %q", s)
+	}
+	if s := <-got; s != "a2" {
+		t.Fatalf("got %q", s)
+	}
+}
+
 // A block that becomes tracked after a set-up looked at what is, and is pinned by its reader, stays pinned.
 func TestFirstReadDuringSetup(t *testing.T) {
 	w := newWorld(t, Options{}, map[Blk]string{0: "a0"})

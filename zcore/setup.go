@@ -208,9 +208,13 @@ func (w *clientWatch) pinChanged(ctx context.Context, at, v zodb.Tid) ([]*pinMsg
 	c.step(StepWatchChanged)
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	for blk, p := range w.pins { // pinned, and not changed in (at, v]; or tracked and pinned for at while we looked
-		if _, ok := want[blk]; !ok && p.at != at {
-			want[blk] = tidHead
+	for blk, p := range w.pins {
+		if _, ok := want[blk]; ok {
+			continue
+		}
+		want[blk] = tidHead // not changed in (at, v]
+		if p.at == at {     // but by a reader's view, who had it pinned meanwhile: that stays, and is waited for
+			want[blk] = p.target
 		}
 	}
 	var msgs []*pinMsg

@@ -165,12 +165,17 @@ func coreMutants() []mutant {
 		{
 			name: "pins-stay", file: "zcore/setup.go",
 			why:   "an advance does not unpin",
-			edits: []edit{{"want[blk] = tidHead\n", "_ = tidHead\n"}},
+			edits: []edit{{"want[blk] = tidHead // not", "want[blk] = p.target // not"}},
 		},
 		{
 			name: "set-up-unpins-new", run: "TestFirstReadDuringSetup", file: "zcore/setup.go",
 			why:   "a block that is read for the first time while a watch is set up is unpinned by that",
-			edits: []edit{{"!ok && p.at != at {", "!ok {"}},
+			edits: []edit{{"want[blk] = p.target\n", "_ = p.target\n"}},
+		},
+		{
+			name: "set-up-forgets-readers", run: "TestAdvanceWaits", file: "zcore/setup.go",
+			why:   "an advance does not wait for the pins that readers have sent for it",
+			edits: []edit{{"want[blk] = p.target\n", "delete(want, blk)\n"}},
 		},
 		{
 			name: "late-pin", run: "TestLatePin", file: "zcore/link.go",
