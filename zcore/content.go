@@ -28,7 +28,10 @@ func (b content) release() {
 // request is cut off.
 const aheadStep = 256 << 10
 
-// readAhead has the kernel begin to read the block, and as much after it, from disk: where a block is read
+// aheadBlocks is how many blocks are asked of the disk at once: while one is handed over it must not rest.
+const aheadBlocks = 4
+
+// readAhead has the kernel begin to read the block, and what comes after it, from disk: where a block is read
 // in order, the next one most often comes next in the file too.
 func (b content) readAhead() {
 	if b.plain.File == nil {
@@ -39,10 +42,10 @@ func (b content) readAhead() {
 		return // it is only a help
 	}
 	raw.Control(func(fd uintptr) {
-		if inMemory(fd, b.plain.Off+2*b.plain.Len-1) {
+		if inMemory(fd, b.plain.Off+aheadBlocks*b.plain.Len-1) {
 			return // the rest most likely is too, and asking for that takes time
 		}
-		for off := int64(0); off < 2*b.plain.Len; off += aheadStep {
+		for off := int64(0); off < aheadBlocks*b.plain.Len; off += aheadStep {
 			if unix.Fadvise(int(fd), b.plain.Off+off, aheadStep, unix.FADV_WILLNEED) != nil {
 				return
 			}
