@@ -177,6 +177,7 @@ type guestClient struct {
 	at   zodb.Tid
 	base *BaseFile
 	link *guestLink
+	lost bool // a watch was refused: it must give up
 }
 
 // guestLink is one watch link, and what its pins made the client map.
@@ -210,11 +211,14 @@ func (g *guestKernel) client(ctx context.Context, rng *rand.Rand, stop chan stru
 		} else {
 			err = c.advance(ctx)
 		}
-		if err != nil {
+		if err != nil || c.lost {
 			return err
 		}
-		for range 5 + rng.IntN(20) {
-			if err = c.touch(ctx); err != nil {
+		if err = c.touches(ctx); err != nil {
+			return err
+		}
+		if rng.IntN(4) == 0 {
+			if err = c.stop(ctx); err != nil {
 				return err
 			}
 		}
@@ -241,8 +245,12 @@ func (c *guestClient) move(ctx context.Context) error {
 	go func() { l.done <- l.pinner(ctx) }()
 	old := c.link
 	c.link, c.base = l, base
-	if err := c.advance(ctx); err != nil || old == nil {
+	err = c.advance(ctx)
+	if old == nil {
 		return err
+	}
+	if err != nil || c.lost {
+		return errors.Join(err, old.close(ctx, true))
 	}
 	if old.base != tid {
 		c.g.count(&c.g.moves)
@@ -260,17 +268,23 @@ func (g *guestKernel) count(n *int) {
 func (c *guestClient) advance(ctx context.Context) error {
 	tids := c.g.s.db.Tids()
 	at := max(c.at, c.base.rev, tids[len(tids)-1-c.rng.IntN(min(4, len(tids)))])
-	c.link.l.Write(ctx, fmt.Appendf(nil, "1 watch %s @%s base @%s\n", c.f.Oid(), at, c.base.rev))
-	select {
-	case reply := <-c.link.got:
-		if reply != "ok" {
-			return fmt.Errorf("watch @%s base @%s: %s", at, c.base.rev, reply)
-		}
+	c.ask(ctx, at)
+	reply, err := replied(ctx, c.link.got)
+	switch {
+	case err != nil:
+		return fmt.Errorf("watch @%s base @%s: %w", at, c.base.rev, err)
+	case refused(reply):
+		c.lost = true
+	case reply != "ok":
+		return fmt.Errorf("watch @%s base @%s: %s", at, c.base.rev, reply)
+	default:
 		c.at = at
-		return nil
-	case <-ctx.Done():
-		return fmt.Errorf("watch @%s base @%s: no reply", at, c.base.rev)
 	}
+	return nil
+}
+
+func (c *guestClient) ask(ctx context.Context, at zodb.Tid) {
+	c.link.l.Write(ctx, fmt.Appendf(nil, "1 watch %s @%s base @%s\n", c.f.Oid(), at, c.base.rev))
 }
 
 func (l *guestLink) close(ctx context.Context, bye bool) error {
@@ -335,6 +349,23 @@ func (l *guestLink) pinned(blk Blk) (rev zodb.Tid, ok bool) {
 	return rev, ok
 }
 
+// touches reads pages for a while. Sometimes what is watched is watched again meanwhile.
+func (c *guestClient) touches(ctx context.Context) error {
+	ask := func() { c.ask(ctx, c.at) }
+	return touches(ctx, c.rng, 5+c.rng.IntN(20), ask, c.touch, c.link.got)
+}
+
+// stop unmaps the file and ends the watch, half of the times while that is being set up anew.
+func (c *guestClient) stop(ctx context.Context) error {
+	n := 1 + c.rng.IntN(2)
+	if n == 2 {
+		c.ask(ctx, max(c.at, c.g.s.core.Head()))
+		c.g.s.step(StepWatchHold)
+	}
+	c.link.l.Write(ctx, fmt.Appendf(nil, "3 watch %s -\n", c.f.Oid()))
+	return unwatched(ctx, n, c.link.got, &c.link.mu, c.link.pins)
+}
+
 // touch reads a page through the mapping: what is past the end of the base is mapped from @at.
 func (c *guestClient) touch(ctx context.Context) error {
 	db, oid := c.g.s.db, c.f.Oid()
@@ -344,7 +375,6 @@ func (c *guestClient) touch(ctx context.Context) error {
 	}
 	off := c.rng.Int64N(size/simPage) * simPage
 	blk, o := Blk(off/c.f.h.Blksize), off%c.f.h.Blksize
-	host := &simClient{s: c.g.s, f: c.f}
 	var data string
 	var rev zodb.Tid
 	for {
@@ -352,9 +382,9 @@ func (c *guestClient) touch(ctx context.Context) error {
 		var err error
 		switch {
 		case off >= c.base.size:
-			data, err = host.readRev(ctx, c.at, off)
+			data, err = c.g.s.readRev(ctx, c.at, oid, off)
 		case pinned:
-			data, err = host.readRev(ctx, was, off)
+			data, err = c.g.s.readRev(ctx, was, oid, off)
 		default:
 			data, err = c.g.fault(ctx, c.base, off, 1+c.rng.IntN(6))
 		}

@@ -11,7 +11,6 @@ import (
 	"time"
 
 	"wcfs/zcore/zodb"
-	"wcfs/zcore/zodb/memstorage"
 )
 
 // pieceBytes returns what a piece has.
@@ -29,7 +28,7 @@ func pieceBytes(p Piece) []byte {
 // extents is a database whose records can be had from a file. Now and then the file is replaced, as by a
 // pack: the old one is closed and overwritten when its last extent is released.
 type extents struct {
-	*memstorage.Store
+	database
 	dir     string
 	refusal int // in a hundred: how often a record is said to lie nowhere as it is
 
@@ -46,8 +45,8 @@ type extentFile struct {
 	refs int
 }
 
-func newExtents(t *testing.T, stor *memstorage.Store, refusal int) *extents {
-	return &extents{Store: stor, dir: t.TempDir(), refusal: refusal, rng: rand.New(rand.NewPCG(1, 2))}
+func newExtents(t *testing.T, stor database, refusal int) *extents {
+	return &extents{database: stor, dir: t.TempDir(), refusal: refusal, rng: rand.New(rand.NewPCG(1, 2))}
 }
 
 func (e *extents) ExtentAt(ctx context.Context, oid zodb.Oid, at zodb.Tid) (zodb.Extent, func(), error) {
