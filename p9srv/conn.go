@@ -63,12 +63,10 @@ func (c *conn) serve() {
 		err = c.readOn()
 	}
 	if errors.Is(err, errReplaced) {
-		err = <-c.turn.ended
+		<-c.turn.ended
+	} else {
+		c.endOfMessages(err)
 	}
-	if errors.Is(err, io.EOF) || errors.Is(err, net.ErrClosed) || isReset(err) {
-		err = nil // the client left, or end was called
-	}
-	c.end(err)
 	if c.s != nil {
 		c.s.end()
 	}
@@ -81,6 +79,14 @@ func (c *conn) serve() {
 	if cause != nil && !errors.Is(cause, errServerClosed) {
 		c.srv.log.warn("9p: connection closed", "peer", c.peer.String(), "cause", cause)
 	}
+}
+
+// endOfMessages ends the connection when reading has ended.
+func (c *conn) endOfMessages(err error) {
+	if errors.Is(err, io.EOF) || errors.Is(err, net.ErrClosed) || isReset(err) {
+		err = nil // the client left, or end was called
+	}
+	c.end(err)
 }
 
 // greet makes sure of the peer, within the deadline for the first Tversion.

@@ -29,12 +29,12 @@ type turn struct {
 	ticking atomic.Bool   // the timer is set
 	seen    uint64        // n at the last tick; of the timer's goroutine while ticking
 	timer   *time.Timer   // set when the connection begins
-	ended   chan error    // how reading ended, when it did in another goroutine than that of conn.serve
+	ended   chan struct{} // closed when reading has ended in another goroutine than that of conn.serve
 	fast    atomic.Bool   // the last Tread was quick
 }
 
 func (c *conn) initTurn() {
-	c.turn.ended = make(chan error, 1)
+	c.turn.ended = make(chan struct{})
 	c.turn.timer = time.AfterFunc(time.Hour, c.tick)
 	c.turn.timer.Stop()
 }
@@ -66,7 +66,8 @@ func (c *conn) tick() {
 	default:
 		t.ticking.Store(false)
 		if err := c.readOn(); !errors.Is(err, errReplaced) {
-			t.ended <- err
+			c.endOfMessages(err) // here: the goroutine of conn.serve may be one that is held up
+			close(t.ended)
 		}
 	}
 }

@@ -68,3 +68,25 @@ func TestReaderReplaced(t *testing.T) {
 	}
 	w.clean(goroutines)
 }
+
+// TestFirstReaderHeldUpAtTheEnd: the goroutine that the connection began with is no different: its read too ends
+// with the connection.
+func TestFirstReaderHeldUpAtTheEnd(t *testing.T) {
+	w := serve(t, nil)
+	w.tree.at(bigPath).hold = make(chan struct{})
+	goroutines := runtime.NumGoroutine()
+	for held, round := 0, 0; held < 5; round++ {
+		if round == 1000 {
+			t.Fatalf("the reader was held up %d times only", held)
+		}
+		c := w.client()
+		c.open(1, revPath, 0)
+		c.open(2, bigPath, 0)
+		if w.heldUp(c, 10) {
+			held++
+		}
+		c.c.Close()
+		eventually(t, "connection ends", func() bool { return w.srv.Stats().Conns == 0 })
+	}
+	w.clean(goroutines)
+}
