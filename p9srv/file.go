@@ -59,6 +59,7 @@ type file struct {
 	reads  atomic.Int32 // that the library does not know of
 	handle tree.Handle  // set by Open, before the fid is open for the guard
 	state  fidState     // guarded by s.mu
+	clunk  *request     // a Tclunk that waits for other requests, see session.ask; guarded by s.mu
 	mode   uint32       // readOnly, writeOnly or other, once opened; guarded by s.mu
 
 	// listing is what Readdir goes through, as of offset 0; guarded by s.dirs.mu.

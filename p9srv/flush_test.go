@@ -218,3 +218,25 @@ func TestReaddir(t *testing.T) {
 		}
 	}
 }
+
+// TestClunkComesLast: requests for a fid are answered before its Tclunk, so that none of them gets to what the
+// client has under the same number next.
+func TestClunkComesLast(t *testing.T) {
+	w := serve(t, nil)
+	c := w.client()
+	for round := range 3000 {
+		c.ok(walkFrame(1, 0, 5, "head", "at"), tWalk+1)
+		var all frame
+		all = append(all, newFrame(tGetattr, 10).u32(5).u64(0x7ff).done(0)...)
+		all = append(all, newFrame(tStatfs, 11).u32(5).done(0)...)
+		all = append(all, newFrame(tClunk, 12).u32(5).done(0)...)
+		c.c.Write(all)
+		seen := map[uint16]bool{}
+		for range 3 {
+			r := c.recv()
+			if seen[r.tag] = true; r.tag == 12 && !(seen[10] && seen[11]) || r.errno() != 0 {
+				t.Fatalf("round %d: %v comes before others, of %v", round, r, seen)
+			}
+		}
+	}
+}

@@ -194,7 +194,7 @@ func (s *session) admitWalk(r *request, f *file) error {
 	m := &r.msg
 	switch {
 	case m.newfid == m.fid:
-		if f.state != walked || s.inUse(f) {
+		if f.state != walked || s.inUse(f, nil) {
 			return linux.EBUSY
 		}
 		f.state, r.moves = moving, f
@@ -212,10 +212,10 @@ func (s *session) admitWalk(r *request, f *file) error {
 	return nil
 }
 
-// inUse tells whether a request for f is in flight. mu must be held.
-func (s *session) inUse(f *file) bool {
+// inUse tells whether a request for f is in flight, other than but. mu must be held.
+func (s *session) inUse(f *file, but *request) bool {
 	for _, r := range s.tags {
-		if r.file == f {
+		if r.file == f && r != but {
 			return true
 		}
 	}

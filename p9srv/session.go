@@ -149,11 +149,21 @@ func (s *session) end() {
 	}
 }
 
-// ask gives r to the library.
+// ask gives r to the library; a Tclunk when nothing else is in flight for its fid: the library looks a fid up when
+// it gets to a request, and after Rclunk that could be another file.
 func (s *session) ask(r *request) {
 	s.mu.Lock()
+	defer s.mu.Unlock()
+	if r.libType == tClunk && s.inUse(r.file, r) {
+		r.file.clunk = r
+		return
+	}
+	s.askLocked(r)
+}
+
+// askLocked gives r to the library. mu must be held.
+func (s *session) askLocked(r *request) {
 	s.asked++
-	s.mu.Unlock()
 	s.in.put(r.forward())
 }
 
@@ -196,6 +206,10 @@ func (s *session) leave(r *request) []*request {
 	s.slots[r.slot] = nil
 	s.free = append(s.free, r.slot)
 	s.srv.reqs.add(-1, len(s.tags)) // now: when the client has the reply it may send the next
+	if f := r.file; f != nil && f.clunk != nil && !s.inUse(f, f.clunk) {
+		s.askLocked(f.clunk)
+		f.clunk = nil
+	}
 	var flushes []*request
 	for _, f := range r.flushes {
 		flushes = append(flushes, f)
