@@ -93,8 +93,8 @@ func (t *files) drain() {
 // openFlags tells the kernel how to treat an open file.
 func openFlags(k tree.Kind) uint32 {
 	switch k {
-	case tree.Volatile, tree.Padded:
-		return fuse.FOPEN_DIRECT_IO
+	case tree.Volatile, tree.Padded: // who looks at head/at again and again waits at each close too
+		return fuse.FOPEN_DIRECT_IO | fuse.FOPEN_NOFLUSH
 	case tree.Stream:
 		// Only with both may a write go on while a read waits on the same descriptor.
 		return fuse.FOPEN_DIRECT_IO | fuse.FOPEN_STREAM

@@ -319,10 +319,10 @@ func TestPieces(t *testing.T) {
 }
 
 func TestOpenFlags(t *testing.T) {
-	const direct, keep, stream = 1, 2, 16 // FOPEN_* of <linux/fuse.h>
+	const direct, keep, stream, noflush = 1, 2, 16, 32 // FOPEN_* of <linux/fuse.h>
 	for kind, want := range map[tree.Kind]uint32{
 		tree.Static: keep, tree.HeadFile: keep, tree.RevFile: keep, tree.BaseFile: keep,
-		tree.Volatile: direct, tree.Padded: direct, tree.Stream: direct | stream,
+		tree.Volatile: direct | noflush, tree.Padded: direct | noflush, tree.Stream: direct | stream,
 	} {
 		if got := openFlags(kind); got != want {
 			t.Errorf("kind %d: flags %#x, want %#x", kind, got, want)
