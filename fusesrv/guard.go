@@ -1,11 +1,9 @@
 package fusesrv
 
 import (
-	"bytes"
 	"fmt"
 	"io"
 	"os"
-	"os/exec"
 	"os/signal"
 	"syscall"
 	"time"
@@ -42,29 +40,19 @@ func guard(mount string, in io.Reader) error {
 			return nil
 		case <-tick.C:
 		}
-		if (isZombie(server) || beingKilled(uint32(server))) && mountedAs(dir, minor) {
+		// The first thread may have ended while others cannot.
+		if st, err := readStatus(uint32(server)); err == nil && (st.zombie || st.killed()) && mountedAs(dir, minor) {
 			return abort(minor)
 		}
 	}
 }
 
-// isZombie tells whether the first thread of a process has ended, and others of it perhaps cannot.
-func isZombie(pid int) bool {
-	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
-	_, after, found := bytes.Cut(stat[bytes.LastIndexByte(stat, ')')+1:], []byte(" "))
-	return err == nil && found && bytes.HasPrefix(after, []byte("Z"))
-}
-
 // startGuard has a mount of this process guarded until stop is called.
 func startGuard(dir string, minor uint32) (stop func(), err error) {
-	exe, err := os.Executable()
+	cmd, err := helperCommand("wcfs-guard", guardEnv, fmt.Sprintf("%d %q", minor, dir))
 	if err != nil {
 		return nil, err
 	}
-	cmd := exec.Command(exe)
-	cmd.Args = []string{"wcfs-guard"}
-	cmd.Env = append(os.Environ(), fmt.Sprintf("%s=%d %q", guardEnv, minor, dir))
-	cmd.Dir = "/"
 	in, err := cmd.StdinPipe()
 	if err == nil {
 		err = cmd.Start()

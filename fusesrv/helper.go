@@ -46,6 +46,19 @@ func Helper() {
 	os.Exit(0)
 }
 
+// helperCommand is this program as a helper process, named name, which is told what to do by env.
+func helperCommand(name, env, what string) (*exec.Cmd, error) {
+	exe, err := os.Executable()
+	if err != nil {
+		return nil, err
+	}
+	cmd := exec.Command(exe)
+	cmd.Args = []string{name}
+	cmd.Env = append(os.Environ(), env+"="+what)
+	cmd.Dir = "/"
+	return cmd, nil
+}
+
 // sight is what the helper found, as it goes over its standard output.
 type sight struct {
 	ZURL       string           `json:"zurl"`
@@ -100,15 +113,11 @@ func probe(ctx context.Context, dir string) (sight, error) {
 	if _, nested := os.LookupEnv(helperEnv); nested {
 		return s, errors.New("helper process: main does not call fusesrv.Helper")
 	}
-	exe, err := os.Executable()
+	cmd, err := helperCommand("wcfs-helper", helperEnv, dir)
 	if err != nil {
 		return s, err
 	}
 	var out bytes.Buffer
-	cmd := exec.Command(exe)
-	cmd.Args = []string{"wcfs-helper"}
-	cmd.Env = append(os.Environ(), helperEnv+"="+dir)
-	cmd.Dir = "/"
 	cmd.Stdout = &out
 	if err := cmd.Start(); err != nil {
 		return s, fmt.Errorf("start helper process: %w", err)

@@ -113,14 +113,11 @@ func (l *looker) close() {
 }
 
 func startLooking() (*looking, error) {
-	exe, err := os.Executable()
+	cmd, err := helperCommand("wcfs-helper", helperEnv, "")
 	if err != nil {
 		return nil, err
 	}
-	c := &looking{cmd: exec.Command(exe)}
-	c.cmd.Args = []string{"wcfs-helper"}
-	c.cmd.Env = append(os.Environ(), helperEnv+"=")
-	c.cmd.Dir = "/"
+	c := &looking{cmd: cmd}
 	c.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // Ctrl-C is for the server, which ends it
 	if c.in, err = c.cmd.StdinPipe(); err != nil {
 		return nil, err

@@ -151,14 +151,19 @@ func beingKilled(thread uint32) bool {
 	if err != nil {
 		return os.IsNotExist(err)
 	}
-	const sigkill = 1 << (9 - 1)
-	return (st.sigPnd|st.shdPnd)&sigkill != 0
+	return st.killed()
 }
 
 // procStatus is what matters here of /proc/PID/status (proc(5)).
 type procStatus struct {
+	zombie         bool // it has ended
 	tgid           int
 	sigPnd, shdPnd uint64 // signals pending for the thread, for the process
+}
+
+func (st procStatus) killed() bool {
+	const sigkill = 1 << (9 - 1)
+	return (st.sigPnd|st.shdPnd)&sigkill != 0
 }
 
 func readStatus(thread uint32) (procStatus, error) {
@@ -171,6 +176,8 @@ func readStatus(thread uint32) (procStatus, error) {
 		key, val, _ := strings.Cut(sc.Text(), ":")
 		val = strings.TrimSpace(val)
 		switch key {
+		case "State":
+			st.zombie = strings.HasPrefix(val, "Z")
 		case "Tgid":
 			st.tgid, err = strconv.Atoi(val)
 		case "SigPnd":
