@@ -42,26 +42,22 @@ func (c *Core) follow(ctx context.Context) error {
 		c.mu.Lock()
 		c.queue = append(c.queue, com)
 		c.mu.Unlock()
-		c.tellQueued()
+		select {
+		case c.queued <- struct{}{}:
+		default:
+		}
 		return nil
 	})
 	return c.failUnlessDone(ctx, err)
 }
 
-func (c *Core) tellQueued() {
-	select {
-	case c.queued <- struct{}{}:
-	default:
-	}
-}
-
-// nextBatch takes commits off the queue; more tells that some are left.
-func (c *Core) nextBatch() (batch []zodb.Commit, more bool) {
+// nextBatch takes commits off the queue.
+func (c *Core) nextBatch() (batch []zodb.Commit) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	n := min(len(c.queue), maxBatch)
 	batch, c.queue = c.queue[:n:n], c.queue[n:]
-	return batch, len(c.queue) > 0
+	return batch
 }
 
 func (c *Core) failUnlessDone(ctx context.Context, err error) error {
@@ -78,7 +74,7 @@ func (c *Core) checkFiles(ctx context.Context, com zodb.Commit) error {
 // maxBatch bounds how many commits are taken at once: readers of what a batch touches wait for all of it.
 const maxBatch = 256
 
-// apply takes the commits received so far as one batch, again and again.
+// apply takes the commits received so far, as one batch or some, again and again.
 func (c *Core) apply(ctx context.Context) error {
 	for {
 		select {
@@ -86,17 +82,12 @@ func (c *Core) apply(ctx context.Context) error {
 		case <-ctx.Done():
 			return ctx.Err()
 		}
-		batch, more := c.nextBatch()
-		if len(batch) == 0 {
-			continue
+		for batch := c.nextBatch(); len(batch) > 0 && ctx.Err() == nil; batch = c.nextBatch() {
+			if err := c.commit(ctx, batch); err != nil {
+				return c.failUnlessDone(ctx, err)
+			}
+			c.tail.Trim()
 		}
-		if more {
-			c.tellQueued()
-		}
-		if err := c.commit(ctx, batch); err != nil {
-			return c.failUnlessDone(ctx, err)
-		}
-		c.tail.Trim()
 	}
 }
 

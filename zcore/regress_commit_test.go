@@ -212,9 +212,8 @@ func TestBatchesAreBounded(t *testing.T) {
 		c.queue = append(c.queue, zodb.Commit{Tid: i + 1})
 	}
 	var last zodb.Tid
-	for more := true; more; {
-		var batch []zodb.Commit
-		batch, more = c.nextBatch()
+	for last < 2*maxBatch+1 {
+		batch := c.nextBatch()
 		if len(batch) == 0 || len(batch) > maxBatch {
 			t.Fatalf("a batch of %d", len(batch))
 		}
@@ -224,8 +223,8 @@ func TestBatchesAreBounded(t *testing.T) {
 			}
 		}
 	}
-	if last != 2*maxBatch+1 {
-		t.Fatalf("the last was %s", last)
+	if batch := c.nextBatch(); last != 2*maxBatch+1 || len(batch) > 0 {
+		t.Fatalf("the last was %s, and %d are left", last, len(batch))
 	}
 }
 
