@@ -107,19 +107,27 @@ func TestWatchSetUpBetweenDeltaAndViewOfAHole(t *testing.T) {
 	w.announced(tid)
 }
 
-func TestAdvanceRacesCommitAndRead(t *testing.T) {
-	w := newWorld(t, Options{}, map[Blk]string{0: "a0"})
+// advancing is a world in which a link advances to at1, and goes on when released: it knows of at1 only, but block 0
+// has changed again, which nobody has read yet.
+func advancing(t *testing.T) (w *world, l *testLink, at1 zodb.Tid, release func()) {
+	t.Helper()
+	w = newWorld(t, Options{}, map[Blk]string{0: "a0"})
 	at0 := w.db.Head()
 	w.want(0, "a0")
-	l := w.link()
+	l = w.link()
 	w.wantPins(l.pins(w.f, at0), nil)
-	at1 := w.commit(map[Blk]string{0: "a1"})
+	at1 = w.commit(map[Blk]string{0: "a1"})
 	w.readPinned(l, 2, 0, at0, "a1")
-	reached, release := w.stopAt(StepWatchView) // the advance knows of at1 only
-	defer release()
+	reached, release := w.stopAt(StepWatchView)
+	t.Cleanup(release)
 	l.send("1 watch %s @%s", w.f, at1)
 	w.must("the advance takes its view", reached)
 	w.commit(map[Blk]string{0: "a2"})
+	return w, l, at1, release
+}
+
+func TestAdvanceRacesCommitAndRead(t *testing.T) {
+	w, l, at1, release := advancing(t)
 	w.readPinned(l, 4, 0, at1, "a2") // a newer decision for the same at
 	release()
 	l.want("1 ok") // and no "@head" after it
@@ -128,18 +136,7 @@ func TestAdvanceRacesCommitAndRead(t *testing.T) {
 // What a reader has pinned for the new at, as of a newer view than the advance has, is acknowledged before that is
 // answered: until then the client shows the block as of its old at.
 func TestAdvanceWaitsForPinsOfReaders(t *testing.T) {
-	w := newWorld(t, Options{}, map[Blk]string{0: "a0"})
-	at0 := w.db.Head()
-	w.want(0, "a0")
-	l := w.link()
-	w.wantPins(l.pins(w.f, at0), nil)
-	at1 := w.commit(map[Blk]string{0: "a1"})
-	w.readPinned(l, 2, 0, at0, "a1")
-	reached, release := w.stopAt(StepWatchView) // the advance knows of at1 only
-	defer release()
-	l.send("1 watch %s @%s", w.f, at1)
-	w.must("the advance takes its view", reached)
-	w.commit(map[Blk]string{0: "a2"})
+	w, l, at1, release := advancing(t)
 	got := background(func() string { return w.read(0) })
 	l.want(fmt.Sprintf("4 pin %s #0 @%s", w.f, at1))
 	release()

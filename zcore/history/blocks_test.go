@@ -10,18 +10,27 @@ import (
 	"wcfs/zcore/zodb/memstorage"
 )
 
+// writeBlk0 writes the first block of a file, or of a new one.
+func writeBlk0(t *testing.T, db *zgen.DB, file zodb.Oid, data string) (zodb.Oid, zodb.Tid) {
+	t.Helper()
+	tx := db.Begin()
+	if file == 0 {
+		file = tx.NewFile(4096)
+	}
+	tx.Write(file, 0, []byte(data), zgen.Blk0)
+	tid, err := tx.Commit()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return file, tid
+}
+
 // A load that has ended, but which those who waited for it have not left yet, is not joined: a commit that tells
 // its revision from the next may have been forgotten since.
 func TestEndedLoadIsNotJoined(t *testing.T) {
 	stor := memstorage.New()
 	db := zgen.New(stor, zgen.Options{})
-	tx := db.Begin()
-	file := tx.NewFile(4096)
-	tx.Write(file, 0, []byte("a0"), zgen.Blk0)
-	at0, err := tx.Commit()
-	if err != nil {
-		t.Fatal(err)
-	}
+	file, at0 := writeBlk0(t, db, 0, "a0")
 	now := time.Unix(0, 0)
 	tail := New(stor, at0, Options{Retention: time.Minute, BlockBytes: 1, Now: func() time.Time { return now }})
 	zblk := db.Zblk(file, 0, at0)
@@ -30,12 +39,7 @@ func TestEndedLoadIsNotJoined(t *testing.T) {
 	c.wait++
 	tail.mu.Unlock()
 	<-c.done
-	tx = db.Begin()
-	tx.Write(file, 0, []byte("a1"), zgen.Blk0)
-	at1, err := tx.Commit()
-	if err != nil {
-		t.Fatal(err)
-	}
+	_, at1 := writeBlk0(t, db, file, "a1")
 	commits := []zodb.Commit{{Tid: at1, Oids: []zodb.Oid{zblk}}}
 	tail.Publish(commits)
 	now = now.Add(time.Hour)
@@ -50,21 +54,9 @@ func TestEndedLoadIsNotJoined(t *testing.T) {
 func TestLoadInAGapIsNotShared(t *testing.T) {
 	stor := memstorage.New()
 	db := zgen.New(stor, zgen.Options{})
-	write := func(file zodb.Oid, data string) (zodb.Oid, zodb.Tid) {
-		tx := db.Begin()
-		if file == 0 {
-			file = tx.NewFile(4096)
-		}
-		tx.Write(file, 0, []byte(data), zgen.Blk0)
-		tid, err := tx.Commit()
-		if err != nil {
-			t.Fatal(err)
-		}
-		return file, tid
-	}
-	file, at0 := write(0, "a0")
-	_, at1 := write(file, "a1")
-	_, at2 := write(file, "a2")
+	file, at0 := writeBlk0(t, db, 0, "a0")
+	_, at1 := writeBlk0(t, db, file, "a1")
+	_, at2 := writeBlk0(t, db, file, "a2")
 	zblk := db.Zblk(file, 0, at0)
 	tail := New(stor, at0, Options{})
 	tail.Publish([]zodb.Commit{{Tid: at2, Gap: at0}})
