@@ -26,6 +26,7 @@ test: setup wcfs
 	GO="$(GO)" TESTP=$(TESTP) TESTTIMEOUT=$(TESTTIMEOUT) t/run
 
 lint:
+	t/setup deb
 	@test -z "$$(gofmt -l . | tee /dev/stderr)" || { echo "lint: run gofmt -w on these files" >&2; exit 1; }
 	$(GO) vet ./...
 	$(GO) run $(STATICCHECK) ./...

@@ -38,7 +38,7 @@ func (r *nodeRef) drop() {
 // slotName is the name that stands for a request's walk.
 func slotName(slot uint16) string { return strconv.Itoa(int(slot)) }
 
-// qid never has a version for what changes: newer kernels do not cache version 0 (6-p9-facts Q2 14).
+// qid never has a version for what changes: newer kernels do not cache version 0.
 func (r *nodeRef) qid() p9.QID {
 	q := p9.QID{Path: r.ID()}
 	switch r.Kind() {

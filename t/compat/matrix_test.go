@@ -151,10 +151,10 @@ func (r *reader) sum(ctx context.Context, src btree.Source, zblk zodb.Oid, at zo
 	return r.sums[key], nil
 }
 
-// TestPy2 reads the databases that Python 2 left, whose hashes are in the README beside them.
+// TestPy2 reads the databases that Python 2 wrote; testdata/README.md describes them.
 func TestPy2(t *testing.T) {
 	for _, name := range []string{"py2_pickle1.fs", "py2_pickle3.fs"} {
-		stor := openFS(t, filepath.Join(py.Root(), "..", "shared", "data", name), filestorage.Options{})
+		stor := openFS(t, filepath.Join(py.Root(), "t/compat/testdata", name), filestorage.Options{})
 		ctx := context.Background()
 		head, err := stor.Head(ctx)
 		if err != nil || head.String() != "0285cbac3851eb99" {

@@ -24,6 +24,8 @@ var rules = []struct {
 		"the project builds and runs wherever it is cloned"},
 	{"skip", regexp.MustCompile(`_test\.go$`), regexp.MustCompile(`\bt\.Skip(f|Now)?\(`),
 		"a missing prerequisite is a failure: t/setup installs it, and says what it installs"},
+	{"outside", regexp.MustCompile(`\.(go|py|sh)$|^Makefile$|^\.ci/|^t/(run|setup)$`), regexp.MustCompile(`\.\./sha` + `red|"sha` + `red"`),
+		"a clone has nothing beside it: test data belongs into a testdata folder"},
 	{"old random", regexp.MustCompile(`\.go$`), regexp.MustCompile(`"math/` + `rand"`),
 		"math/rand/v2 has seeds that replay"},
 }
@@ -71,6 +73,7 @@ func TestRulesMatch(t *testing.T) {
 		"unfinished":   "// TO" + "DO: later",
 		"machine path": `open("/wo` + `rk/x")`,
 		"skip":         "\tt.Sk" + `ip("no qemu")`,
+		"outside":      "\t" + `filepath.Join(root, "..", "sha` + `red", "data")`,
 		"old random":   "\t" + `"math/` + `rand"`,
 	} {
 		found := false
