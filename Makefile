@@ -7,7 +7,7 @@ KERNELS     ?= host 6.1 6.12
 TESTP       ?= 2
 TESTTIMEOUT ?= 15m
 
-.PHONY: all demo test lint bench kernels soak mutants test-guests fuzz-smoke setup clean
+.PHONY: all demo test test-quick lint bench kernels soak mutants test-guests fuzz-smoke setup dist clean
 
 all: wcfs
 
@@ -24,6 +24,12 @@ setup:
 
 test: setup wcfs
 	GO="$(GO)" TESTP=$(TESTP) TESTTIMEOUT=$(TESTTIMEOUT) t/run
+
+# What needs neither root, Python, QEMU nor a mount: the first thing to run after a change.
+test-quick:
+	$(GO) test ./t/lint ./zcore ./zcore/history ./zcore/tree ./zcore/watch ./zcore/zdata ./zcore/client \
+	    ./zcore/zodb ./zcore/zodb/btree ./zcore/zodb/filestorage ./zcore/zodb/fsformat ./zcore/zodb/fswriter \
+	    ./zcore/zodb/memstorage ./zcore/zodb/record ./p9srv
 
 lint:
 	t/setup deb
@@ -64,5 +70,10 @@ fuzz-smoke:
 	    done; \
 	done
 
+# A release: static binaries, the source, and their checksums. Built twice from one commit they are the same bytes.
+DIST ?= dist
+dist:
+	GO="$(GO)" t/dist "$(DIST)"
+
 clean:
-	rm -f wcfs
+	rm -rf wcfs dist

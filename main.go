@@ -51,6 +51,7 @@ type cli struct {
 	Run     runCmd     `cmd:"" help:"Boot a guest on this host's root and run a program in it."`
 	Bench   benchCmd   `cmd:"" help:"Measure how fast a bigfile of yours is read."`
 	Demo    demoCmd    `cmd:"" help:"Serve a small database that changes once a second, and show what happens."`
+	Version versionCmd `cmd:"" help:"Print the version, the commit it was built from, and the Go release."`
 }
 
 func main() {
@@ -72,6 +73,9 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		kong.UsageOnError(), kong.ConfigureHelp(kong.HelpOptions{Compact: true}))
 	if err != nil {
 		return p.report(err)
+	}
+	if len(args) == 1 && (args[0] == "--version" || args[0] == "-version") {
+		args[0] = "version"
 	}
 	if len(args) == 0 || !isSubcommand(parser, args[0]) {
 		return p.report(p.dropIn(parser, args))

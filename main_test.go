@@ -236,3 +236,30 @@ func TestExitCodes(t *testing.T) {
 		}
 	}
 }
+
+// wcfs version, --version and a server's .wcfs/version agree, and name the Go release.
+func TestVersion(t *testing.T) {
+	var said [2]bytes.Buffer
+	for i, arg := range []string{"version", "--version"} {
+		if code := run(t.Context(), []string{arg}, &said[i], new(bytes.Buffer)); code != 0 {
+			t.Fatalf("wcfs %s: exit code %d", arg, code)
+		}
+	}
+	if said[0].String() != said[1].String() || !strings.Contains(said[0].String(), runtime.Version()) {
+		t.Errorf("wcfs version: %q, --version: %q, Go %s", &said[0], &said[1], runtime.Version())
+	}
+	c, sock := serveCmd{ZURL: testDatabase(t), PinTimeout: time.Second}, filepath.Join(t.TempDir(), "s")
+	c.P9.Addr = []string{"unix:" + sock}
+	s, err := c.start(testProgram(t.Context()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.close()
+	var served bytes.Buffer
+	if code := run(t.Context(), []string{"cat", "unix:" + sock, ".wcfs/version"}, &served, new(bytes.Buffer)); code != 0 {
+		t.Fatalf("wcfs cat: exit code %d", code)
+	}
+	if "wcfs "+served.String()+"\n" != said[0].String() {
+		t.Errorf(".wcfs/version %q, wcfs version %q", &served, &said[0])
+	}
+}

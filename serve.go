@@ -79,6 +79,7 @@ func (c *serveCmd) start(p *program) (_ *server, err error) {
 			s.close()
 		}
 	}()
+	p.log.Info("starting", "version", version())
 	if c.DebugAddr != "" {
 		var at string
 		if s.stopDebug, at, err = p.listenDebug(c.DebugAddr); err != nil {
@@ -92,7 +93,7 @@ func (c *serveCmd) start(p *program) (_ *server, err error) {
 	if s.core, err = zcore.New(p.ctx, s.stor, zcore.Options{PinTimeout: c.PinTimeout, Log: p.log}); err != nil {
 		return nil, err
 	}
-	s.tree = tree.New(s.core, tree.Options{Debug: c.Debug, MoreStats: s.moreStats})
+	s.tree = tree.New(s.core, tree.Options{Debug: c.Debug, MoreStats: s.moreStats, Version: version()})
 	if len(c.P9.Addr) > 0 {
 		if err = c.listen(s); err != nil {
 			return nil, err

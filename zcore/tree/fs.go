@@ -15,7 +15,8 @@ import (
 
 // Options of a tree; the zero value of each field means its default.
 type Options struct {
-	Debug bool // serve .wcfs/debug/
+	Debug   bool   // serve .wcfs/debug/
+	Version string // content of .wcfs/version
 
 	// BlankEvery is how long a read of a padded stream waits for a message before it is answered by
 	// a blank line; default 5 s. It shows dead clients and frees those who wait for the same file position.
@@ -74,6 +75,7 @@ func (fs *FS) layout() *dir {
 	ctl := fs.newDir(start)
 	ctl.add("zurl", fs.newStatic(fs.core.URL(), start))
 	ctl.add("pintimeout", fs.newStatic(fmt.Sprintf("%.1f", fs.core.PinTimeout().Seconds()), start))
+	ctl.add("version", fs.newStatic(fs.opts.Version, start))
 	ctl.add("stats", fs.newVolatile(fs.statsText, head))
 	if fs.opts.Debug {
 		debug := fs.newDir(start)
