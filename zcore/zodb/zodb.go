@@ -133,6 +133,19 @@ type Storage interface {
 	Close() error
 }
 
+// Connectivity is what a driver knows of its connection to a database's server.
+type Connectivity struct {
+	Connected bool
+	Since     time.Time // since when that is so
+	Err       error     // why there is none, as of the last attempt; nil while connected
+}
+
+// Connector is implemented by drivers that may lose their server and find it again by themselves.
+type Connector interface {
+	// Connectivity never waits. ok is false where there is no server to lose.
+	Connectivity() (c Connectivity, ok bool)
+}
+
 // SerialLoader is implemented by drivers that know an object's serial without reading its data.
 type SerialLoader interface {
 	// SerialAt is LoadAt less the data, with the same errors.

@@ -34,6 +34,8 @@ var (
 	_ zodb.Storage  = (*Storage)(nil)
 	_ zodb.Extender = (*Storage)(nil)
 	_ zodb.Lister   = (*Storage)(nil)
+
+	_ zodb.Connector = (*Storage)(nil)
 )
 
 // Open opens demo:(base)/(changes), both parts being URLs that open takes.
@@ -104,6 +106,23 @@ func (s *Storage) URL() string { return s.url }
 
 // Close implements zodb.Storage.
 func (s *Storage) Close() error { return errors.Join(s.changes.Close(), s.base.Close()) }
+
+// Connectivity implements zodb.Connector: a part that is away counts, else the one that came back last.
+func (s *Storage) Connectivity() (c zodb.Connectivity, ok bool) {
+	for _, part := range []zodb.Storage{s.changes, s.base} {
+		conn, is := part.(zodb.Connector)
+		if !is {
+			continue
+		}
+		p, has := conn.Connectivity()
+		switch {
+		case !has:
+		case !ok, c.Connected && !p.Connected, c.Connected == p.Connected && p.Connected == p.Since.After(c.Since):
+			c, ok = p, true
+		}
+	}
+	return c, ok
+}
 
 // Head implements zodb.Storage.
 func (s *Storage) Head(ctx context.Context) (zodb.Tid, error) {

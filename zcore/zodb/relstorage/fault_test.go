@@ -83,6 +83,20 @@ func TestTerminate(t *testing.T) {
 	wg.Wait()
 }
 
+// connected waits until the storage tells that there is a connection, or none and why.
+func connected(t testing.TB, s zodb.Connector, want bool) {
+	t.Helper()
+	for end := time.Now().Add(patience); ; time.Sleep(time.Millisecond) {
+		c, ok := s.Connectivity()
+		if ok && c.Connected == want && (c.Err == nil) == want && !c.Since.IsZero() {
+			return
+		}
+		if time.Now().After(end) {
+			t.Fatalf("%+v, %v; want connected %v", c, ok, want)
+		}
+	}
+}
+
 // TestRestart: loads wait for a server that comes back in time, fail with a plain error when it does
 // not, and following goes on.
 func TestRestart(t *testing.T) {
@@ -116,6 +130,7 @@ func TestRestart(t *testing.T) {
 	if err == nil || zodb.IsAbsent(err) || !strings.Contains(err.Error(), "no answer within 300ms") {
 		t.Fatalf("load from a stopped server: %v after %v", err, time.Since(began))
 	}
+	connected(t, s, false)
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	if _, err := s.LoadAt(ctx, 0x1000, tid); !errors.Is(err, context.Canceled) {
@@ -127,6 +142,7 @@ func TestRestart(t *testing.T) {
 	if err := <-res; err != nil {
 		t.Fatalf("load over a restart: %v", err)
 	}
+	connected(t, s, true)
 	// RelStorage's connections are gone as well; a new storage of it writes.
 	w, err = d.Py.Open("postgresql", d.PG.DSN(name), true)
 	if err != nil {

@@ -154,7 +154,10 @@ func (s *Storage) outage(err error) {
 	}
 	lost := err != nil && (s.lost || now.Sub(s.failing) > outageLog)
 	changed := lost != s.lost
-	s.lost = lost
+	if changed && !lost {
+		s.back = now
+	}
+	s.lost, s.lostErr = lost, err
 	s.mu.Unlock()
 	switch {
 	case changed && lost:
@@ -162,6 +165,16 @@ func (s *Storage) outage(err error) {
 	case changed:
 		s.opt.Log.Info("database answers again", "url", s.url)
 	}
+}
+
+// Connectivity implements zodb.Connector.
+func (s *Storage) Connectivity() (c zodb.Connectivity, ok bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.lost {
+		return zodb.Connectivity{Since: s.failing, Err: s.lostErr}, true
+	}
+	return zodb.Connectivity{Connected: true, Since: s.back}, true
 }
 
 // backoff is how long to wait before the next attempt: at once, then 10 ms doubling up to 1 s.

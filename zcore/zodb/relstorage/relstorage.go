@@ -121,6 +121,8 @@ type Storage struct {
 	mu      sync.Mutex
 	failing time.Time // of the first failure since the last success, zero if none; guarded by mu
 	lost    bool      // an outage was logged and is not over; guarded by mu
+	lostErr error     // what failed last while it is; guarded by mu
+	back    time.Time // when the last outage was over, or the database opened; guarded by mu
 	packed  zodb.Tid  // newest pack that was logged; guarded by mu
 }
 
@@ -128,6 +130,7 @@ var (
 	_ zodb.Storage      = (*Storage)(nil)
 	_ zodb.SerialLoader = (*Storage)(nil)
 	_ zodb.Lister       = (*Storage)(nil)
+	_ zodb.Connector    = (*Storage)(nil)
 )
 
 // database is PostgreSQL or SQLite. Its methods may be called from many goroutines at once.
@@ -200,7 +203,7 @@ func Schemes() []string { return []string{"postgresql", "postgres", "sqlite"} }
 // forms of url. An error says what to do and never contains a password.
 func Open(ctx context.Context, url string, opt Options) (*Storage, error) {
 	opt = opt.withDefaults()
-	s := &Storage{url: url, opt: opt}
+	s := &Storage{url: url, opt: opt, back: time.Now()}
 	s.ctx, s.stop = context.WithCancel(context.Background())
 	var err error
 	switch scheme, _, _ := strings.Cut(url, ":"); scheme {

@@ -142,6 +142,40 @@ func TestKillRestart(t *testing.T) {
 	}
 }
 
+// Whether there is a connection, since when, and why not, is told without a wait.
+func TestConnectivity(t *testing.T) {
+	t.Parallel()
+	srv := zeotest.Start(t, zeotest.Config{Version: 6})
+	before := time.Now()
+	s := open(t, srv.URL(), options(t))
+	wait := func(connected bool) zodb.Connectivity {
+		t.Helper()
+		for end := time.Now().Add(patience); ; time.Sleep(time.Millisecond) {
+			c, ok := s.Connectivity()
+			if ok && c.Connected == connected && (c.Err == nil) == connected {
+				return c
+			}
+			if time.Now().After(end) {
+				t.Fatalf("%+v, %v; want connected %v", c, ok, connected)
+			}
+		}
+	}
+	if c := wait(true); c.Since.Before(before) {
+		t.Errorf("connected since %v, opened at %v", c.Since, before)
+	}
+	killed := time.Now()
+	srv.Kill()
+	lost := wait(false)
+	time.Sleep(20 * time.Millisecond) // some attempts
+	if c := wait(false); lost.Since.Before(killed) || !c.Since.Equal(lost.Since) {
+		t.Errorf("away since %v, then since %v; killed at %v", lost.Since, c.Since, killed)
+	}
+	srv.Run()
+	if c := wait(true); !c.Since.After(lost.Since) {
+		t.Errorf("back since %v, lost at %v", c.Since, lost.Since)
+	}
+}
+
 // A server that is killed in the middle of a commit tells the tid of that one as its last transaction when
 // it is started again, and no longer when it is started once more.
 func TestKillInCommit(t *testing.T) {

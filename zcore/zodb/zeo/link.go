@@ -27,6 +27,7 @@ type Storage struct {
 	cur       *conn         // guarded by mu; nil while disconnected
 	changed   chan struct{} // guarded by mu; closed and replaced when cur or fatal changes
 	lastErr   error         // guarded by mu; why there is no connection
+	since     time.Time     // guarded by mu; since when there is one, or none
 	fatal     error         // guarded by mu; set once, when there will be none any more
 	following bool          // guarded by mu; Follow was called
 
@@ -233,6 +234,9 @@ func (s *Storage) know(t zodb.Tid) zodb.Tid {
 func (s *Storage) publish(c *conn, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if s.since.IsZero() || (c == nil) != (s.cur == nil) {
+		s.since = time.Now()
+	}
 	s.cur, s.lastErr = c, err
 	s.announce()
 }
@@ -242,9 +246,26 @@ func (s *Storage) fail(err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.fatal == nil {
+		if s.cur != nil {
+			s.since = time.Now()
+		}
 		s.fatal, s.cur = err, nil
 		s.announce()
 	}
+}
+
+// Connectivity implements zodb.Connector.
+func (s *Storage) Connectivity() (c zodb.Connectivity, ok bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	c = zodb.Connectivity{Connected: s.cur != nil, Since: s.since}
+	switch {
+	case s.fatal != nil:
+		c.Err = s.fatal
+	case s.cur == nil:
+		c.Err = s.lastErr
+	}
+	return c, true
 }
 
 // announce wakes those who wait for a change. mu must be held.

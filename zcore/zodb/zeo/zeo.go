@@ -105,6 +105,7 @@ var (
 	_ zodb.Storage      = (*Storage)(nil)
 	_ zodb.Lister       = (*Storage)(nil)
 	_ zodb.SerialLoader = (*Storage)(nil)
+	_ zodb.Connector    = (*Storage)(nil)
 )
 
 // LoadAt implements zodb.Storage.
