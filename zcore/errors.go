@@ -1,11 +1,15 @@
 package zcore
 
-import "errors"
+import (
+	"errors"
+
+	"wcfs/zcore/zodb"
+)
 
 // Kinds of errors that clients can tell apart; package tree says which errno each is.
 var (
 	ErrNotExist    = errors.New("no such file or directory")
-	ErrInvalid     = errors.New("invalid argument")
+	ErrInvalid     = zodb.Answer(errors.New("invalid argument")) // also what an object is that is no bigfile
 	ErrReadOnly    = errors.New("read-only file system")
 	ErrPermission  = errors.New("operation not permitted")
 	ErrNotDir      = errors.New("not a directory")

@@ -2,11 +2,9 @@ package zcore
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"time"
 
-	"wcfs/zcore/history"
 	"wcfs/zcore/zodb"
 )
 
@@ -28,17 +26,20 @@ func (c *Core) ioError(ctx context.Context, err error, what string, oid zodb.Oid
 
 // noteAnswer notes how a load ended. Bad and missing data are answers too.
 func (c *Core) noteAnswer(err error) {
-	if isAnswer(err) {
+	switch zodb.KindOf(err) {
+	case zodb.KindAnswer:
 		c.outage.Store(0)
-		return
+	case zodb.KindOutage:
+		c.outage.Store(time.Now().UnixNano())
+	case zodb.KindOtherDatabase:
+		c.fail(err)
 	}
-	c.outage.Store(time.Now().UnixNano())
 }
 
+// isAnswer tells whether an error is about one object only. One of unknown kind never counts as an outage.
 func isAnswer(err error) bool {
-	var bad *zodb.DataError
-	var changed *history.FileChanged
-	return err == nil || errors.As(err, &bad) || errors.As(err, &changed) || zodb.IsAbsent(err) || errors.Is(err, ErrInvalid)
+	k := zodb.KindOf(err)
+	return k == zodb.KindAnswer || k == zodb.Unknown
 }
 
 // reachable reports whether the database answers, as far as was seen lately.
@@ -46,20 +47,33 @@ func (c *Core) reachable() bool {
 	return time.Since(time.Unix(0, c.outage.Load())) > outageLasts
 }
 
-// retry runs load again and again, with growing pauses, while the database fails to answer. Bad data
-// is no such failure.
+// unknownTries is how often in all a load is tried whose errors are of no known kind.
+const unknownTries = 5
+
+// retry runs load again and again, with growing pauses, in an outage. It returns once the database has
+// answered, be it with an error, or is another one. Errors of unknown kind are final after a few tries.
 func (c *Core) retry(ctx context.Context, what string, load func() error) error {
 	pause := 10 * time.Millisecond
-	for logged := false; ; logged = true {
+	logged := false
+	for unknown := 0; ; {
 		err := load()
 		if ctx.Err() != nil {
 			return err
 		}
-		if c.noteAnswer(err); isAnswer(err) {
+		c.noteAnswer(err)
+		switch zodb.KindOf(err) {
+		case zodb.KindOutage:
+			if !logged {
+				logged = true
+				c.log.Error("database failed to answer; trying again", "op", what, "cause", err)
+			}
+		case zodb.Unknown:
+			if unknown++; unknown == unknownTries {
+				c.log.Error("taken for an answer: an error that the storage driver gave no kind", "op", what, "cause", err)
+				return err
+			}
+		default:
 			return err
-		}
-		if !logged {
-			c.log.Error("database failed to answer; trying again", "op", what, "cause", err)
 		}
 		select {
 		case <-time.After(pause):

@@ -37,6 +37,9 @@ func (e *FileChanged) Error() string {
 	return fmt.Sprintf("ZBigFile %s changed at %s: %s", e.Oid, e.Tid, e.Why)
 }
 
+// ErrorKind tells zodb.KindOf that this is an answer.
+func (e *FileChanged) ErrorKind() zodb.Kind { return zodb.KindAnswer }
+
 // CheckFiles reports a *FileChanged if c changes a known ZBigFile object in a way that cannot be served.
 func (t *Tail) CheckFiles(ctx context.Context, c zodb.Commit) error {
 	var files []*File

@@ -17,7 +17,7 @@ func (t *Tail) Floor(f *File) zodb.Tid { return max(t.t0, f.Epoch) }
 func (t *Tail) BlkRevAt(ctx context.Context, f *File, blk Blk, at zodb.Tid) (zodb.Tid, error) {
 	floor := t.Floor(f)
 	if at < floor {
-		return 0, fmt.Errorf("f<%s>: no history @%s: it begins @%s", f.Oid, at, floor)
+		return 0, zodb.Answer(fmt.Errorf("f<%s>: no history @%s: it begins @%s", f.Oid, at, floor))
 	}
 	if at == floor {
 		return floor, nil

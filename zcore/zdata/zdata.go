@@ -16,7 +16,7 @@ import (
 type Blk int64
 
 // ErrNotBigFile says that an object is not a ZBigFile.
-var ErrNotBigFile = errors.New("not a ZBigFile")
+var ErrNotBigFile = zodb.Answer(errors.New("not a ZBigFile"))
 
 // BigFile is the state of a ZBigFile object at one revision.
 type BigFile struct {

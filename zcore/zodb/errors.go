@@ -5,12 +5,12 @@ import (
 	"fmt"
 )
 
-// Kinds of answers to a load that are about the object, not about the database's health.
+// Answers to a load that say why there is nothing. Their kind is KindAnswer.
 var (
-	ErrNoObject = errors.New("no such object")
-	ErrNoData   = errors.New("no data at this revision")
-	ErrDeleted  = errors.New("object is deleted")
-	ErrNoExtent = errors.New("record is not stored plainly in a file")
+	ErrNoObject = Answer(errors.New("no such object"))
+	ErrNoData   = Answer(errors.New("no data at this revision"))
+	ErrDeleted  = Answer(errors.New("object is deleted"))
+	ErrNoExtent = Answer(errors.New("record is not stored plainly in a file"))
 )
 
 // LoadError tells which object as of which revision an operation was about.
@@ -41,7 +41,7 @@ func (e *URLError) Unwrap() error { return e.Err }
 // URLErrorf makes a URLError, which names the URL without a password and says what to write.
 func URLErrorf(format string, args ...any) error { return &URLError{fmt.Errorf(format, args...)} }
 
-// DataError says that stored data is not what it must be.
+// DataError says that stored data is not what it must be. Its kind is KindAnswer, whatever it wraps.
 type DataError struct {
 	Oid    Oid
 	Serial Tid
@@ -67,3 +67,6 @@ func (e *DataError) Error() string {
 	return s
 }
 func (e *DataError) Unwrap() error { return e.Err }
+
+// ErrorKind tells KindOf that this is an answer.
+func (e *DataError) ErrorKind() Kind { return KindAnswer }

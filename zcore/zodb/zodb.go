@@ -1,7 +1,7 @@
 // Package zodb is a read-only client of ZODB object databases.
 //
 // It owns the types every other package speaks (Tid, Oid, Record, Commit), the Storage interface
-// that the drivers below it implement, and the kinds of errors they answer with. It does not own a
+// that the drivers below it implement, and the kinds of errors (kind.go) they answer with. It does not own a
 // cache, decode objects (see record, btree) or choose a driver: main passes the drivers in.
 //
 // Invariants a Storage keeps:
@@ -9,6 +9,25 @@
 //   - A commit is visible in Head and LoadAt only when it is wholly there.
 //   - Follow reports commits in order, none skipped, none twice; by the time it reports tid t,
 //     LoadAt(_, t) sees it.
+//
+// # Errors have a kind
+//
+// What an error takes with it follows from its kind (KindOf), and only the driver in which it arises can
+// tell that. So every error of a Storage method carries one:
+//
+//   - Answer: ErrNoObject, ErrNoData, ErrDeleted and *DataError are answers as they are. All else that the
+//     database says about a request is marked with Answer: an exception that a server raised for it, a reply that
+//     is not what was asked for, a disk sector that cannot be read (EIO). Trying again cannot mend it: that object
+//     at that tid fails, everything else goes on.
+//   - Outage: nobody answered in the driver's own time limit: a connection refused, lost or silent, a server that
+//     starts or says that what it stands on is away, a file that is locked, no descriptors or memory left. The
+//     caller asks again, for as long as it takes, and the clocks of clients stand still meanwhile.
+//   - OtherDatabase: final for all loads and for Follow.
+//
+// A driver marks where it first sees the foreign error (of a network, a server, a file), not where it returns.
+// Wrapping with %w keeps a mark; the outermost one counts. What a caller's done context ends need not be marked.
+// If in doubt: did somebody who has the database say this about this request? Then it is an answer.
+// A driver's own test makes every failure it knows of happen and compares the kinds (storagetest.WantKind).
 package zodb
 
 import (
@@ -121,7 +140,7 @@ type Storage interface {
 
 	// LoadAt returns the revision of oid that is current as of at: the one with the largest
 	// Serial <= at. Errors match ErrNoObject (never existed), ErrNoData (did not exist yet, or
-	// the revision is packed away) or ErrDeleted; anything else means the database failed to answer.
+	// the revision is packed away) or ErrDeleted; of all others KindOf says what they mean.
 	LoadAt(ctx context.Context, oid Oid, at Tid) (Record, error)
 
 	// Follow calls fn for every commit with tid > after, in order, until ctx is done (it returns

@@ -38,8 +38,8 @@ func (s *Storage) Follow(ctx context.Context, after zodb.Tid, fn func(zodb.Commi
 	// A storage may refuse to be followed from beyond its end, which the base's head can be.
 	return s.changes.Follow(ctx, min(after, s.changesHead), func(c zodb.Commit) error {
 		if c.Tid > s.changesHead && c.Tid <= s.baseHead {
-			return fmt.Errorf("%s: following: commit %s of the changes is older than the base, which ends at %s: "+
-				"is the clock of their writer slow?", s.url, c.Tid, s.baseHead)
+			return zodb.OtherDatabase(fmt.Errorf("%s: following: commit %s of the changes is older than the base, which ends at %s: "+
+				"is the clock of their writer slow?", s.url, c.Tid, s.baseHead))
 		}
 		if c.Tid <= after {
 			return nil

@@ -94,7 +94,7 @@ var (
 )
 
 // ErrClosed is what everything answers after Close.
-var ErrClosed = errors.New("database is closed")
+var ErrClosed = zodb.Outage(errors.New("database is closed"))
 
 // Open opens the database at url, file:///path/Data.fs, and begins to follow it. The context bounds
 // opening only, which takes long when a large file has to be scanned.

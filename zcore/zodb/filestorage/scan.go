@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"syscall"
 
 	"wcfs/zcore/zodb"
 	"wcfs/zcore/zodb/fsformat"
@@ -222,8 +223,19 @@ func readError(pos int64, err error) error {
 	if err == io.EOF || err == io.ErrUnexpectedEOF {
 		return damage(pos, "the file ends in the middle of a transaction")
 	}
-	return fmt.Errorf("read at position %d: %w", pos, err)
+	err = fmt.Errorf("read at position %d: %w", pos, err)
+	for _, e := range awayErrnos {
+		if errors.Is(err, e) {
+			return zodb.Outage(err)
+		}
+	}
+	return zodb.Answer(err) // EIO, most likely: this place of the file cannot be read
 }
+
+// awayErrnos say that a file cannot be read for now: memory is short, or the file system is on another machine that
+// does not answer.
+var awayErrnos = []syscall.Errno{syscall.EINTR, syscall.EAGAIN, syscall.ENOMEM, syscall.ENOBUFS, syscall.ESTALE,
+	syscall.ETIMEDOUT, syscall.ENOTCONN, syscall.ECONNABORTED, syscall.EHOSTDOWN, syscall.EHOSTUNREACH, syscall.ENETDOWN}
 
 // locate returns the position of the first transaction later than tid; end is the end of a transaction.
 func (f *dataFile) locate(ctx context.Context, tid zodb.Tid, end int64) (int64, error) {

@@ -38,7 +38,8 @@ type revision struct {
 	data []byte // nil: deleted
 }
 
-// LoadHook runs before each LoadAt and SerialAt; it may wait. If it fails the load fails with its error.
+// LoadHook runs before each LoadAt and SerialAt; it may wait. If it fails the load fails with its error,
+// which the hook gives a kind (zodb.Outage, zodb.Answer, ...).
 type LoadHook func(ctx context.Context, oid zodb.Oid, at zodb.Tid) error
 
 var (
@@ -47,7 +48,7 @@ var (
 	_ zodb.Lister       = (*Store)(nil)
 )
 
-var errClosed = errors.New("storage is closed")
+var errClosed = zodb.Outage(errors.New("storage is closed"))
 
 // New makes an empty database.
 func New() *Store {

@@ -41,8 +41,8 @@ func (s *Storage) Follow(ctx context.Context, after zodb.Tid, fn func(zodb.Commi
 			return ctx.Err()
 		case s.ctx.Err() != nil:
 			return ErrClosed
-		case !s.db.transient(err):
-			return fmt.Errorf("%s: follow: %w", s.url, err)
+		case s.kind(err) != zodb.KindOutage:
+			return fmt.Errorf("%s: follow: %w", s.url, s.mark(err))
 		}
 		s.outage(err)
 		if time.Since(began) > time.Second {

@@ -126,9 +126,9 @@ func (s *Storage) retry(ctx context.Context, op func(context.Context) error) err
 			if last == nil {
 				last = err
 			}
-			return fmt.Errorf("no answer within %s: %w", s.opt.Timeout, last)
-		case !s.db.transient(err) && !errors.Is(err, ErrBehind):
-			return err
+			return zodb.Outage(fmt.Errorf("no answer within %s: %w", s.opt.Timeout, last))
+		case s.kind(err) != zodb.KindOutage:
+			return s.mark(err)
 		}
 		last = err
 		if !errors.Is(err, ErrBehind) {
@@ -136,6 +136,25 @@ func (s *Storage) retry(ctx context.Context, op func(context.Context) error) err
 		}
 		wait.sleep(rctx)
 	}
+}
+
+// kind is that of an error of the database, or its mark.
+func (s *Storage) kind(err error) zodb.Kind {
+	if k := zodb.KindOf(err); k != zodb.Unknown {
+		return k
+	}
+	return s.db.kind(err)
+}
+
+// mark gives an error its kind.
+func (s *Storage) mark(err error) error {
+	switch s.kind(err) {
+	case zodb.KindAnswer:
+		return zodb.Answer(err)
+	case zodb.KindOtherDatabase:
+		return zodb.OtherDatabase(err)
+	}
+	return zodb.Outage(err)
 }
 
 // outageLog is how long the database must be failing before the log says so: a connection that broke

@@ -189,20 +189,27 @@ func code(err error) string {
 	return ""
 }
 
-// transient implements database. An error that the server gave a code for helps itself only if it is
-// about the server or the connection, or about what a standby had to cancel (class 40); everything
-// without a code is about the network.
-func (p *postgres) transient(err error) bool {
+// kind implements database. An error that the server gave a code for helps itself only if it is about the server
+// or the connection, or about what a standby had to cancel (class 40). Blocks that cannot be read or are damaged (58030,
+// 58P01, XX...) are an answer. Everything without a code is about the network.
+func (p *postgres) kind(err error) zodb.Kind {
 	var pe *pgconn.PgError
-	if !errors.As(err, &pe) {
-		return !errors.Is(err, ErrOutOfOrder) && !errors.Is(err, ErrReplaced) && !isScan(err)
+	switch {
+	case isScan(err):
+		return zodb.KindAnswer
+	case !errors.As(err, &pe):
+		return zodb.KindOutage
+	case pe.Code == "58030" || pe.Code == "58P01":
+		return zodb.KindAnswer
+	case strings.HasPrefix(pe.Code, "42"): // its tables are gone, or the right to read them
+		return zodb.KindOtherDatabase
 	}
-	for _, class := range []string{"08", "28", "3D", "40", "53", "55", "57P", "58"} {
+	for _, class := range []string{"08", "28", "3D", "40", "53", "55", "57014", "57P", "58"} {
 		if strings.HasPrefix(pe.Code, class) {
-			return true
+			return zodb.KindOutage
 		}
 	}
-	return false
+	return zodb.KindAnswer
 }
 
 func isScan(err error) bool {

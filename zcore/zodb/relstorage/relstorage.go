@@ -99,10 +99,10 @@ func (o Options) withDefaults() Options {
 
 // Sentinels that callers and tests match.
 var (
-	ErrClosed     = errors.New("storage is closed")
-	ErrOutOfOrder = errors.New("a transaction appeared below one that was already served")
-	ErrReplaced   = errors.New("the database is no longer the one that was served")
-	ErrBehind     = errors.New("the database server is behind the revision asked for")
+	ErrClosed     = zodb.Outage(errors.New("storage is closed"))
+	ErrOutOfOrder = zodb.OtherDatabase(errors.New("a transaction appeared below one that was already served"))
+	ErrReplaced   = zodb.OtherDatabase(errors.New("the database is no longer the one that was served"))
+	ErrBehind     = zodb.Outage(errors.New("the database server is behind the revision asked for"))
 	ErrPassword   = errors.New("password in a storage URL")
 	ErrSchema     = errors.New("not a history-preserving RelStorage database")
 )
@@ -145,8 +145,8 @@ type database interface {
 	// check tells whether this is a database that this package can read, and what to do when not.
 	check(ctx context.Context) error
 
-	// transient says of an error that trying again, maybe over a new connection, may help.
-	transient(err error) bool
+	// kind says of an error whether trying again, maybe over a new connection, may help: an outage.
+	kind(err error) zodb.Kind
 
 	close()
 }

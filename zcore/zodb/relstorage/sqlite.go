@@ -125,12 +125,27 @@ func (d *sqliteDB) check(ctx context.Context) error {
 	return nil
 }
 
-func (d *sqliteDB) transient(err error) bool {
-	switch sqliteCode(err) {
-	case sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_SCHEMA:
-		return true
+// kind implements database. What SQLite says of a page that it cannot read or that is damaged is an answer; an error
+// that has no code of SQLite is about the values in a row, or says that the database is closed.
+func (d *sqliteDB) kind(err error) zodb.Kind {
+	var se *sqlite.Error
+	switch {
+	case errors.Is(err, sql.ErrConnDone), err != nil && err.Error() == "sql: database is closed":
+		return zodb.KindOutage
+	case !errors.As(err, &se):
+		return zodb.KindAnswer
+	case se.Code() == sqlite3.SQLITE_IOERR_READ, se.Code() == sqlite3.SQLITE_IOERR_SHORT_READ,
+		se.Code() == sqlite3.SQLITE_IOERR_CORRUPTFS, se.Code() == sqlite3.SQLITE_IOERR_DATA:
+		return zodb.KindAnswer
 	}
-	return false
+	switch sqliteCode(err) {
+	case sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_SCHEMA,
+		sqlite3.SQLITE_PROTOCOL, sqlite3.SQLITE_NOMEM, sqlite3.SQLITE_INTERRUPT, sqlite3.SQLITE_FULL:
+		return zodb.KindOutage
+	case sqlite3.SQLITE_NOTADB: // it was one when it was opened
+		return zodb.KindOtherDatabase
+	}
+	return zodb.KindAnswer
 }
 
 // sqliteCode returns the primary result code of err, 0 when it is none.

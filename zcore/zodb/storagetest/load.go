@@ -151,6 +151,8 @@ func (e *env) checkAnswer(op string, oid zodb.Oid, at zodb.Tid, err error, want 
 	switch {
 	case err == nil:
 		return fmt.Errorf("%s %s@%s: no error; want %w", op, oid, at, kind)
+	case zodb.KindOf(err) != zodb.KindAnswer:
+		return fmt.Errorf("%s %s@%s: error %w is of kind %s", op, oid, at, err, zodb.KindOf(err))
 	case !zodb.IsAbsent(err), !e.loose && !errors.Is(err, kind):
 		// An object created after the storage's head does not exist for it yet.
 		if kind == zodb.ErrNoData && errors.Is(err, zodb.ErrNoObject) {

@@ -5,21 +5,48 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"slices"
 	"strings"
+	"syscall"
 
 	"wcfs/zcore/zodb"
 )
 
 // serverError is an exception that the server answered a call with.
 type serverError struct {
-	class string // module and name of the Python class
-	text  string // its arguments, shortened
-	oid   []byte // its argument, if that is one of 8 bytes
+	class string        // module and name of the Python class
+	text  string        // its arguments, shortened
+	errno syscall.Errno // its first argument, if that is a number and there are others
+	oid   []byte        // its argument, if that is one of 8 bytes
 }
 
 func (e *serverError) Error() string {
 	return fmt.Sprintf("the server raised %s: %s", e.class, e.text)
 }
+
+// ErrorKind is that of an answer, unless the server says that what it stands on is away for now.
+func (e *serverError) ErrorKind() zodb.Kind {
+	name := e.class[strings.LastIndexByte(e.class, '.')+1:]
+	switch {
+	case slices.Contains(awayClasses, name), slices.Contains(awayErrnos, e.errno):
+		return zodb.KindOutage
+	case name == "ValueError" && strings.Contains(e.text, "closed"): // the server is closing its files: it ends
+		return zodb.KindOutage
+	}
+	return zodb.KindAnswer
+}
+
+// awayClasses are exceptions that are not about the object asked for: a storage behind the server that is not
+// connected, a database of RelStorage that does not answer, no memory.
+var awayClasses = []string{
+	"ClientDisconnected", "OperationalError", "InterfaceError", "ReplicaClosedException",
+	"ConnectionError", "ConnectionRefusedError", "ConnectionResetError", "ConnectionAbortedError", "BrokenPipeError",
+	"TimeoutError", "BlockingIOError", "InterruptedError", "MemoryError",
+}
+
+// awayErrnos are those of OSError and the like that another moment may mend.
+var awayErrnos = []syscall.Errno{syscall.EMFILE, syscall.ENFILE, syscall.ENOMEM, syscall.EAGAIN, syscall.EINTR,
+	syscall.ESTALE, syscall.ETIMEDOUT, syscall.ENOTCONN, syscall.ECONNREFUSED, syscall.ECONNRESET, syscall.EPIPE}
 
 // isPOSKeyError tells whether the server answered that it has no such object (or none any more).
 func isPOSKeyError(err error) bool {
@@ -58,9 +85,12 @@ type lostError struct{ err error }
 func (e *lostError) Error() string { return "connection lost: " + e.err.Error() }
 func (e *lostError) Unwrap() error { return e.err }
 
+// ErrorKind tells zodb.KindOf that nobody answered.
+func (e *lostError) ErrorKind() zodb.Kind { return zodb.KindOutage }
+
 // badReply is an answer of the right encoding and the wrong shape.
 func badReply(method string, v any) error {
-	return fmt.Errorf("the server answered %s with something else than it should: %s", method, short(v))
+	return zodb.Answer(fmt.Errorf("the server answered %s with something else than it should: %s", method, short(v)))
 }
 
 // short describes a value in one short line, without formatting all of a large one.

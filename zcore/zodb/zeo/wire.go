@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"strings"
+	"syscall"
 
 	"wcfs/zcore/zodb"
 )
@@ -89,7 +90,12 @@ func exception(args any) error {
 		}
 		return e
 	}
-	return &serverError{class: class, text: short(t[1])}
+	e := &serverError{class: class, text: short(t[1])}
+	if l, ok := t[1].([]any); ok && len(l) > 1 {
+		n, _ := l[0].(int64)
+		e.errno, e.text = syscall.Errno(n), fmt.Sprintf("%s, %s", short(l[0]), short(l[1]))
+	}
+	return e
 }
 
 // revision is what a history tells of a revision.

@@ -91,14 +91,14 @@ func (o Options) silence() time.Duration { return o.Timeout / 2 }
 
 var (
 	// ErrClosed is what operations on a closed Storage fail with.
-	ErrClosed = errors.New("storage is closed")
+	ErrClosed = zodb.Outage(errors.New("storage is closed"))
 
 	// ErrTimeout is what an operation fails with that the server did not answer in time.
-	ErrTimeout = errors.New("no answer from the ZEO server")
+	ErrTimeout = zodb.Outage(errors.New("no answer from the ZEO server"))
 
 	// ErrOtherDatabase is what everything fails with once the server has been found to serve
 	// something else than before.
-	ErrOtherDatabase = errors.New("the ZEO server no longer serves the same database")
+	ErrOtherDatabase = zodb.OtherDatabase(errors.New("the ZEO server no longer serves the same database"))
 )
 
 var (
@@ -117,6 +117,7 @@ func (s *Storage) LoadAt(ctx context.Context, oid zodb.Oid, at zodb.Tid) (zodb.R
 	}
 	if err == nil {
 		rec.Data, err = record.Decompress(rec.Data)
+		err = zodb.Answer(err)
 	}
 	if err != nil {
 		return zodb.Record{}, &zodb.LoadError{URL: s.url, Oid: oid, At: at, Err: err}
