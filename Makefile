@@ -7,6 +7,9 @@ KERNELS     ?= host 6.1 6.12
 TESTP       ?= 2
 TESTTIMEOUT ?= 15m
 
+# Scripts and tests run plain `go`: that is the one that GO names.
+export PATH := $(shell $(GO) env GOROOT)/bin:$(PATH)
+
 .PHONY: all demo test test-quick lint bench kernels soak mutants test-guests fuzz-smoke setup dist clean
 
 all: wcfs

@@ -4,6 +4,7 @@ package qemutest
 
 import (
 	"context"
+	"fmt"
 	"os"
 	"path/filepath"
 	"testing"
@@ -29,7 +30,7 @@ func Kernel(t testing.TB, name string) qemu.Kernel {
 // Turn waits until no other test runs a guest, and lets none begin until the test ends.
 func Turn(t testing.TB) {
 	t.Helper()
-	f, err := os.OpenFile(filepath.Join(os.TempDir(), "wcfs-guest-tests.lock"), os.O_CREATE|os.O_RDWR, 0o666)
+	f, err := os.OpenFile(filepath.Join(os.TempDir(), fmt.Sprintf("wcfs-guest-tests-%d.lock", os.Getuid())), os.O_CREATE|os.O_RDWR, 0o666)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -3,6 +3,7 @@
 package dropcaches
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"testing"
@@ -37,7 +38,7 @@ func HoldOff(t testing.TB) {
 }
 
 func lock(how int) (unlock func(), err error) {
-	f, err := os.OpenFile(filepath.Join(os.TempDir(), "wcfs-test-dropcaches.lock"), os.O_RDWR|os.O_CREATE, 0o666)
+	f, err := os.OpenFile(filepath.Join(os.TempDir(), fmt.Sprintf("wcfs-test-dropcaches-%d.lock", os.Getuid())), os.O_RDWR|os.O_CREATE, 0o666)
 	if err != nil {
 		return nil, err
 	}
