@@ -32,7 +32,7 @@ func printUsage(w io.Writer, parser *kong.Kong, options *flag.FlagSet) {
 // the glog library, which are accepted; logs go to stderr whatever they say.
 func (p *program) dropIn(parser *kong.Kong, args []string) error {
 	var (
-		s       = serveCmd{PinTimeout: defaultPinTimeout}
+		s       = serveCmd{PinTimeout: defaultPinTimeout, Retention: defaultRetention}
 		fs      = flag.NewFlagSet("wcfs", flag.ContinueOnError)
 		verbose int
 		ignored struct {
@@ -73,7 +73,10 @@ func (p *program) dropIn(parser *kong.Kong, args []string) error {
 	return s.Run(p)
 }
 
-const defaultPinTimeout = 30 * time.Second
+const (
+	defaultPinTimeout = 30 * time.Second
+	defaultRetention  = time.Minute
+)
 
 // wrongUse says what is wrong with the arguments, and what they should be.
 func wrongUse(format string, args ...any) error {

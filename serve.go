@@ -20,6 +20,7 @@ type serveCmd struct {
 	Debug      bool          `help:"Serve .wcfs/debug/zhead, a stream of the transactions processed."`
 	Autoexit   bool          `help:"Exit when no file of the mount has been open for a minute."`
 	PinTimeout time.Duration `name:"pintimeout" default:"30s" help:"Kill clients that do not acknowledge a pin within this time."`
+	Retention  time.Duration `name:"retention" default:"1m" help:"How far back from head a watch may begin, also at tids from before the server's start."`
 	ReadAhead  int           `name:"read-ahead-kb" placeholder:"KB" help:"Raise the kernel's read-ahead for the mount; 1024 is good for sequential readers."`
 
 	AnyKernel bool `help:"Serve also on a kernel that is older than what wcfs needs, by its release."`
@@ -39,6 +40,9 @@ func (c *serveCmd) Run(p *program) error {
 	}
 	if c.PinTimeout <= 0 {
 		return usagef("--pintimeout %v: must be more than 0", c.PinTimeout)
+	}
+	if c.Retention <= 0 {
+		return usagef("--retention %v: must be more than 0", c.Retention)
 	}
 	if c.ReadAhead < 0 {
 		return usagef("--read-ahead-kb must not be negative")
@@ -90,7 +94,7 @@ func (c *serveCmd) start(p *program) (_ *server, err error) {
 	if s.stor, err = openStorage(p.ctx, c.ZURL, &c.storageOptions); err != nil {
 		return nil, err
 	}
-	if s.core, err = zcore.New(p.ctx, s.stor, zcore.Options{PinTimeout: c.PinTimeout, Log: p.log}); err != nil {
+	if s.core, err = zcore.New(p.ctx, s.stor, zcore.Options{PinTimeout: c.PinTimeout, Retention: c.Retention, Log: p.log}); err != nil {
 		return nil, err
 	}
 	s.tree = tree.New(s.core, tree.Options{Debug: c.Debug, MoreStats: s.moreStats, Version: version()})

@@ -37,7 +37,7 @@ import (
 type Options struct {
 	PinTimeout time.Duration // a pin must be acknowledged within this; default 30 s
 	Grace      time.Duration // quiet time after the last answered READ of a block before it is invalidated; default 5 ms
-	Retention  time.Duration // how long commits are remembered; default 1 minute
+	Retention  time.Duration // how long commits are remembered, and how far before the start watches may begin; default 1 minute
 	NodeBytes  int           // bound of the cache of BTree nodes; default 64 MiB
 	BlockBytes int           // bound of the cache of recently used blocks; default 64 MiB
 	Log        *slog.Logger  // default slog.Default()

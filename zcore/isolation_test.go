@@ -111,6 +111,12 @@ func newSim(t *testing.T, seed uint64) *sim {
 	return s
 }
 
+// oldest is the first tid at which a watch may begin; the server started in the middle of the history.
+func (s *sim) oldest() zodb.Tid {
+	oldest, _ := s.core.tail.Bounds()
+	return oldest
+}
+
 // step is where the simulation lets others run.
 func (s *sim) step(Step) {
 	s.rmu.Lock()
@@ -191,7 +197,7 @@ func (s *sim) freshWatch(ctx context.Context, rng *rand.Rand) error {
 		f := s.core.file(oid)
 		tids := s.db.Tids()
 		at := tids[rng.IntN(len(tids))]
-		if at < max(s.core.T0(), f.h.Epoch) {
+		if at < max(s.oldest(), f.h.Epoch) {
 			continue
 		}
 		c := &simClient{s: s, f: f, rng: rng, pins: map[Blk]zodb.Tid{}, got: make(chan string, 1)}
@@ -207,7 +213,7 @@ func (s *sim) freshWatch(ctx context.Context, rng *rand.Rand) error {
 		want := map[Blk]zodb.Tid{}
 		for blk := range s.k.seen[oid] {
 			if s.db.BlkRevAt(oid, blk, s.db.Head()) > at {
-				want[blk] = max(s.db.BlkRevAt(oid, blk, at), s.core.T0())
+				want[blk] = max(s.db.BlkRevAt(oid, blk, at), s.core.tail.Floor(f.h, at))
 			}
 		}
 		if s.rough { // what changed in a gap, and when, is not known as well

@@ -214,7 +214,7 @@ func (f *HeadFile) pinReaders(ctx context.Context, dom *Domain, blk Blk, v zodb.
 	if len(ws) == 0 {
 		return nil
 	}
-	rev, err := f.c.tail.BlkRevAt(ctx, f.h, blk, v)
+	rev, err := f.c.tail.LastChange(ctx, f.h, blk, v)
 	if err != nil {
 		return f.c.ioError(ctx, err, "history of block of", f.Oid(), v)
 	}

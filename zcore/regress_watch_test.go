@@ -42,7 +42,7 @@ func TestSetupAtOldRevisionAsksTheDatabase(t *testing.T) {
 }
 
 func TestWatchBeforeCreation(t *testing.T) {
-	w := newWorld(t, Options{}, map[Blk]string{0: "a"})
+	w := newWorld(t, Options{Retention: time.Nanosecond}, map[Blk]string{0: "a"})
 	at0 := w.db.Head()
 	var f2 zodb.Oid
 	at1 := w.tx(func(tx *zgen.Tx) { f2 = tx.NewFile(testBlksize); tx.Write(f2, 0, []byte("x"), zgen.Blk0) })
@@ -330,4 +330,68 @@ func TestByeWithPinsOutstanding(t *testing.T) {
 	if s := w.core.Stats(); s.Watch != 0 || s.PinnedBlk != 0 {
 		t.Fatalf("%+v", s)
 	}
+}
+
+// Case db/29: after a restart clients come back at the tid they had. The server starts in the middle of a history, of which
+// it has seen nothing; pins must be exactly those of one that was there all the time.
+func TestWatchBeforeStart(t *testing.T) {
+	w := newWorld(t, Options{}, map[Blk]string{0: "a0", 1: "b0", 2: "c0"})
+	tids := []zodb.Tid{w.db.Head()}
+	commit := func(blks map[Blk]string) {
+		tid := w.commit(blks)
+		w.announced(tid)
+		tids = append(tids, tid)
+	}
+	commit(map[Blk]string{0: "a1"})
+	commit(map[Blk]string{1: "b2", 3: "d2"})
+	commit(map[Blk]string{0: "a3"})
+	w.startAnew(Options{})
+	all := []Blk{0, 1, 2, 3}
+	text := func(blk Blk, at zodb.Tid) string { return strings.TrimRight(string(w.db.Data(w.f, blk, at)), "\x00") }
+	check := func(tids []zodb.Tid) {
+		t.Helper()
+		for _, at := range tids {
+			want := map[Blk]zodb.Tid{}
+			for _, blk := range w.model(w.f, all, at) {
+				want[blk] = w.db.BlkRevAt(w.f, blk, at)
+				if at >= w.core.T0() {
+					want[blk] = max(want[blk], w.core.T0())
+				}
+			}
+			l := w.link()
+			w.wantPins(l.pins(w.f, at), want)
+			for blk, rev := range want {
+				if int64(blk)*testBlksize >= w.db.Size(w.f, at) {
+					continue // past the end as of then
+				}
+				if got, err := w.readAt(rev, blk); err != nil || got != text(blk, at) {
+					t.Errorf("block %d @%s is %q (%v), at %s it was %q", blk, rev, got, err, at, text(blk, at))
+				}
+			}
+			l.send("3 bye")
+			l.want("EOF")
+		}
+	}
+	w.readAll(w.f, all)
+	check(tids)
+	commit(map[Blk]string{0: "a4", 2: "c4"})
+	commit(map[Blk]string{3: "d5"})
+	w.readAll(w.f, all)
+	check(tids)
+	check([]zodb.Tid{tids[0] + 1, tids[2] - 1, tids[3] + 1})
+
+	// longer before the start: refused
+	w.startAnew(Options{Retention: 1500 * time.Millisecond})
+	if _, err := w.core.Lookup(context.Background(), w.f); err != nil {
+		t.Fatal(err)
+	}
+	l := w.link()
+	l.send("1 watch %s @%s", w.f, tids[3])
+	want := fmt.Sprintf("1 error setup watch f<%s> @%s: too far away back from head/at (@%s); δt = ", w.f, tids[3], tids[5])
+	if got := l.recv(); !strings.HasPrefix(got, want) {
+		t.Errorf("got %q, want %q...", got, want)
+	}
+	w.readAll(w.f, all)
+	oldest, _ := w.core.tail.Bounds()
+	w.wantPins(l.pins(w.f, tids[4]), map[Blk]zodb.Tid{3: oldest})
 }

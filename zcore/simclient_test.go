@@ -36,7 +36,7 @@ func (s *sim) client(ctx context.Context, rng *rand.Rand, stop chan struct{}) er
 	}
 	if rng.IntN(3) == 0 { // from the past
 		if tids := s.db.Tids(); len(tids) > 0 {
-			at = max(s.core.T0(), f.h.Epoch, min(at, tids[rng.IntN(len(tids))]))
+			at = max(s.oldest(), f.h.Epoch, min(at, tids[rng.IntN(len(tids))]))
 		}
 	}
 	c := &simClient{s: s, f: f, rng: rng, pins: map[Blk]zodb.Tid{}, got: make(chan string, 1)}

@@ -115,17 +115,29 @@ func newWorldOver(t *testing.T, opts Options, init map[Blk]string, through func(
 	if _, err := tx.Commit(); err != nil {
 		t.Fatal(err)
 	}
-	core, err := New(context.Background(), through(w.stor), opts)
+	w.serve(through(w.stor), opts)
+	return w
+}
+
+// serve starts a core.
+func (w *world) serve(stor zodb.Storage, opts Options) {
+	core, err := New(context.Background(), stor, opts)
 	if err != nil {
-		t.Fatal(err)
+		w.t.Fatal(err)
 	}
 	w.core = core
 	ctx, cancel := context.WithCancel(context.Background())
 	w.cancel = cancel
 	done := make(chan struct{})
 	go func() { defer close(done); core.Run(ctx) }()
-	t.Cleanup(func() { cancel(); <-done })
-	return w
+	w.t.Cleanup(func() { cancel(); <-done })
+}
+
+// startAnew ends the core and starts another one over the same database.
+func (w *world) startAnew(opts Options) {
+	w.cancel()
+	opts.Step = w.step
+	w.serve(w.stor, opts)
 }
 
 // Commit is what the generator writes to.

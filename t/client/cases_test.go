@@ -69,7 +69,7 @@ func TestRefused(t *testing.T) {
 			{w.mnt, "00000000000fffff", "0000000000000000", "no such ZBigFile|no ZBigFile|Invalid argument"},
 			{t.TempDir(), w.f.String(), "0000000000000000", "no wcfs|No such file"},
 			{w.mnt + "/nowhere", w.f.String(), "0000000000000000", "o such file"},
-			{w.mnt, w.f.String(), old.String(), "too far away back|older than|no such ZBigFile|no ZBigFile|Invalid argument"},
+			{w.mnt, w.f.String(), old.String(), "too far away back|file epoch detected|older than|no such ZBigFile|no ZBigFile|Invalid argument"},
 		} {
 			got := p.may(t, "%s %s %s %s", mode, c.mnt, c.oid, c.at)
 			says := func(why string) bool { return strings.Contains(got, why) }
@@ -83,9 +83,28 @@ func TestRefused(t *testing.T) {
 	})
 }
 
-// A revision from before the server's first is refused, where there are pins.
-func TestTooOld(t *testing.T) {
+// Case db/29: clients of an earlier server come back at the tid they had.
+func TestBeforeStart(t *testing.T) {
 	w := newWorld(t, 8192, threeBlocks)
+	at0 := w.db.Head()
+	w.write(1, "later")
+	w.restart()
+	for _, kind := range []string{"go", "c", "py", "pyread"} {
+		p := start(t, kind)
+		p.must(t, "open %s %s %s", w.mnt, w.f, at0)
+		if got := p.must(t, "read"); got != w.sums(w.f, at0) {
+			t.Errorf("%s: %s", kind, got)
+		}
+		w.write(0, kind)
+		if got := p.must(t, "read"); got != w.sums(w.f, at0) {
+			t.Errorf("%s, after a commit: %s", kind, got)
+		}
+	}
+}
+
+// A revision from longer before the server's start than the retention is refused, where there are pins.
+func TestTooOld(t *testing.T) {
+	w := newWorld(t, 8192, threeBlocks, "--retention", "1ms")
 	at0 := w.db.Head()
 	w.write(1, "later")
 	w.restart()

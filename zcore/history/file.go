@@ -10,7 +10,7 @@ import (
 // File is a bigfile that was looked up under head.
 type File struct {
 	zdata.BigFile          // as of the first lookup; a change of Blksize or Blktab is fatal
-	Epoch         zodb.Tid // since when it has its blksize and blktab; 0 if since T0 or before
+	Epoch         zodb.Tid // since when it has its blksize and blktab; 0: for longer than can be asked about
 
 	no fileNo // index in Tail.byNo
 

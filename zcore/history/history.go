@@ -13,6 +13,11 @@
 // (in the critical section in which it would insert) a lookup made at a view after which a published
 // commit touched the path.
 //
+// Before T0: clients of an earlier server come back at the tid they had. So a watch may begin as far before T0 as the
+// retention reaches, until commits made since T0 are trimmed. What is asked about that time is asked of the database:
+// no block was tracked then, so nothing recorded can be wrong about it, and no cache takes it for known (they begin at
+// tail, which is T0). A driver needs nothing for that but LoadAt, and SerialAt makes it cheap.
+//
 // Locks: one mutex, Tail.mu. Nothing is loaded, called back or waited for under it.
 package history
 
@@ -29,7 +34,7 @@ import (
 
 // Options of a Tail; zero values mean the defaults.
 type Options struct {
-	Retention  time.Duration    // how long commits are remembered at least; default 1 minute
+	Retention  time.Duration    // how long commits are remembered at least, and how far before T0 watches may begin; default 1 minute
 	NodeBytes  int              // bound of the node cache; default 64 MiB
 	BlockBytes int              // bound of the cache of recently used blocks; default 64 MiB
 	Now        func() time.Time // default time.Now
@@ -39,6 +44,7 @@ type Options struct {
 type Tail struct {
 	stor zodb.Storage
 	t0   zodb.Tid
+	back zodb.Tid // how far before t0 watches may begin
 	opts Options
 	seed maphash.Seed
 
@@ -92,7 +98,7 @@ func New(stor zodb.Storage, t0 zodb.Tid, opts Options) *Tail {
 		opts.Now = time.Now
 	}
 	return &Tail{
-		stor: stor, t0: t0, opts: opts, seed: maphash.MakeSeed(), tail: t0, head: t0,
+		stor: stor, t0: t0, back: before(t0, opts.Retention), opts: opts, seed: maphash.MakeSeed(), tail: t0, head: t0,
 		last:     map[zodb.Oid]zodb.Tid{},
 		holds:    map[*Hold]struct{}{},
 		files:    map[zodb.Oid]*File{},
@@ -105,13 +111,25 @@ func New(stor zodb.Storage, t0 zodb.Tid, opts Options) *Tail {
 	}
 }
 
-// T0 is the tid the history starts at.
+// before returns the tid that is d earlier than t0.
+func before(t0 zodb.Tid, d time.Duration) zodb.Tid {
+	then := t0.Time().Add(-d)
+	if then.Year() < 1900 { // no tid is that early
+		return 0
+	}
+	return min(zodb.TidFromTime(then), t0)
+}
+
+// T0 is the head of the database when the server started.
 func (t *Tail) T0() zodb.Tid { return t.t0 }
 
-// Bounds returns the oldest tid of which changes are remembered, and the last published one.
-func (t *Tail) Bounds() (tail, published zodb.Tid) {
+// Bounds returns the oldest tid of which changes are known or can be asked for, and the last published one.
+func (t *Tail) Bounds() (oldest, published zodb.Tid) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	if t.tail == t.t0 {
+		return t.back, t.head
+	}
 	return t.tail, t.head
 }
 

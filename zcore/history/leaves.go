@@ -13,10 +13,10 @@ import (
 type block struct {
 	blk     Blk
 	zblk    zodb.Oid // noZBlk for a hole
-	since   zodb.Tid // BlkRevAt for at >= since is answered by revs, or by base when there are none <= at
+	since   zodb.Tid // LastChange for at >= since is answered by revs, or by base when there are none <= at
 	pathMax zodb.Tid // largest serial of the nodes on its path as of since
 	zserial zodb.Tid // serial of the ZBlk as last loaded, 0 if unknown
-	base    zodb.Tid // BlkRevAt(since), 0 if not asked for yet
+	base    zodb.Tid // LastChange(since), 0 if not asked for yet
 	hash    uint64   // of the content with serial zserial; 0 if not known
 }
 

@@ -438,7 +438,9 @@ func (m *machine) differs(oid zodb.Oid, blk zdata.Blk, a, b zodb.Tid) bool {
 func (m *machine) query() error {
 	tail, _ := m.tail.Bounds()
 	for oid, f := range m.files {
-		tids := slices.DeleteFunc(m.db.Tids(), func(tid zodb.Tid) bool { return tid < max(tail, m.tail.Floor(f)) || tid > m.view })
+		tids := slices.DeleteFunc(m.db.Tids(), func(tid zodb.Tid) bool {
+			return tid < max(tail, m.tail.bottom(f)) || tid > m.view || tid >= m.tail.t0 && tid < m.tail.Floor(f, tid)
+		})
 		if len(tids) == 0 {
 			continue
 		}
@@ -454,11 +456,11 @@ func (m *machine) query() error {
 			if err != nil {
 				return err
 			}
-			want := max(m.db.BlkRevAt(oid, blk, at), m.tail.T0())
+			want := max(m.db.BlkRevAt(oid, blk, at), m.tail.Floor(f, at))
 			if got != want && !m.gap || got > at || m.differs(oid, blk, got, at) {
 				return fmt.Errorf("BlkRevAt(f<%s>[%d] @%s) = %s, want %s", oid, blk, at, got, want)
 			}
-			if up := m.tail.RevUpper(f, blk, m.view); m.seen[oid][blk] && !m.gap && up < max(m.db.BlkRevAt(oid, blk, m.view), m.tail.T0()) {
+			if up := m.tail.RevUpper(f, blk, m.view); m.seen[oid][blk] && !m.gap && up < m.db.BlkRevAt(oid, blk, m.view) {
 				return fmt.Errorf("RevUpper(f<%s>[%d] @%s) = %s is too low", oid, blk, m.view, up)
 			}
 		}

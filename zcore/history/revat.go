@@ -2,24 +2,45 @@ package history
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 
+	"wcfs/zcore/zdata"
 	"wcfs/zcore/zodb"
 )
 
-// Floor is the least revision BlkRevAt answers for a file: T0, or when the file was made.
-func (t *Tail) Floor(f *File) zodb.Tid { return max(t.t0, f.Epoch) }
+// Floor is the least revision BlkRevAt answers for a file as of at: T0, or when the file was made; for an at
+// before T0 how far back may be asked about instead of T0.
+func (t *Tail) Floor(f *File, at zodb.Tid) zodb.Tid {
+	if at >= t.t0 {
+		return max(t.t0, f.Epoch)
+	}
+	return t.bottom(f)
+}
+
+// bottom is the least revision that is told apart from older ones.
+func (t *Tail) bottom(f *File) zodb.Tid { return max(t.back, f.Epoch) }
 
 // BlkRevAt returns the largest tid <= at whose commit changed a block: its mapping in blktab, or the
 // ZBlk it names; never below Floor, which is the answer for holes and blocks untouched since. at must
-// be >= Floor and published.
+// be >= Floor and published. Pins name what it returns.
 func (t *Tail) BlkRevAt(ctx context.Context, f *File, blk Blk, at zodb.Tid) (zodb.Tid, error) {
-	floor := t.Floor(f)
+	floor := t.Floor(f, at)
 	if at < floor {
 		return 0, zodb.Answer(fmt.Errorf("f<%s>: no history @%s: it begins @%s", f.Oid, at, floor))
 	}
 	if at == floor {
+		return floor, nil
+	}
+	rev, err := t.LastChange(ctx, f, blk, at)
+	return max(rev, floor), err
+}
+
+// LastChange is BlkRevAt without T0 as its floor, so that it tells also whether a block changed after a tid before T0.
+func (t *Tail) LastChange(ctx context.Context, f *File, blk Blk, at zodb.Tid) (zodb.Tid, error) {
+	floor := t.bottom(f)
+	if at <= floor {
 		return floor, nil
 	}
 	t.mu.Lock()
@@ -60,7 +81,7 @@ func (t *Tail) BlkRevAt(ctx context.Context, f *File, blk Blk, at zodb.Tid) (zod
 
 // BlkRevAbove returns BlkRevAt if that is > base, else base. The block need not be tracked.
 func (t *Tail) BlkRevAbove(ctx context.Context, f *File, blk Blk, at, base zodb.Tid) (zodb.Tid, error) {
-	return t.walkBack(ctx, f, blk, at, max(base, t.Floor(f)))
+	return t.walkBack(ctx, f, blk, at, max(base, t.Floor(f, at)))
 }
 
 // walkBack finds BlkRevAt in the database, or best if that is not older: the later of the serial of the ZBlk and the last tid at
@@ -87,7 +108,7 @@ func (t *Tail) walkBack(ctx context.Context, f *File, blk Blk, at, best zodb.Tid
 		}
 		var old Mapping
 		old, path, err = t.Lookup(ctx, f.BigFile, blk, changed-1)
-		if zodb.IsAbsent(err) { // packed away: what came before cannot be opened either
+		if isAnswer(err) { // packed away, or damaged: what came before cannot be opened either
 			return changed, nil
 		}
 		if err != nil {
@@ -99,8 +120,14 @@ func (t *Tail) walkBack(ctx context.Context, f *File, blk Blk, at, best zodb.Tid
 	}
 }
 
-// RevUpper returns an upper bound of BlkRevAt(blk, v) for a tracked block, without loading anything.
-// Where nothing is recorded up to v, any bound as of since will do: BlkRevAt never falls with at.
+// isAnswer says of an error that what was asked for is not there or is not what it must be, for good.
+func isAnswer(err error) bool {
+	var bad *zodb.DataError
+	return zodb.IsAbsent(err) || errors.As(err, &bad) || errors.Is(err, zdata.ErrNotBigFile)
+}
+
+// RevUpper returns an upper bound of LastChange(blk, v) for a tracked block, without loading anything.
+// Where nothing is recorded up to v, any bound as of since will do: LastChange never falls with at.
 func (t *Tail) RevUpper(f *File, blk Blk, v zodb.Tid) zodb.Tid {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -117,14 +144,14 @@ func (t *Tail) RevUpper(f *File, blk Blk, v zodb.Tid) zodb.Tid {
 	case len(f.revs[blk]) > 0: // it changed after v: m and zserial are what it is now
 		return b.since
 	case b.zblk == noZBlk:
-		return max(t.t0, f.Epoch, b.pathMax)
+		return max(t.bottom(f), b.pathMax)
 	case b.zserial != 0:
-		return min(b.since, max(t.t0, f.Epoch, b.pathMax, b.zserial))
+		return min(b.since, max(t.bottom(f), b.pathMax, b.zserial))
 	}
 	return b.since
 }
 
-// ChangedSince returns, ascending, the tracked blocks with at < BlkRevAt(blk, v): those that changed in
+// ChangedSince returns, ascending, the tracked blocks with at < LastChange(blk, v): those that changed in
 // (at, v]. It looks at the commits since at and the blocks tracked since then, not at all blocks.
 func (t *Tail) ChangedSince(ctx context.Context, f *File, at, v zodb.Tid) ([]Blk, error) {
 	found := map[Blk]bool{}
@@ -145,7 +172,7 @@ func (t *Tail) ChangedSince(ctx context.Context, f *File, at, v zodb.Tid) ([]Blk
 		if found[blk] || t.RevUpper(f, blk, v) <= at {
 			continue
 		}
-		rev, err := t.BlkRevAt(ctx, f, blk, v)
+		rev, err := t.LastChange(ctx, f, blk, v)
 		if err != nil {
 			return nil, err
 		}

@@ -8,13 +8,13 @@ import (
 	"wcfs/zcore/zodb/btree"
 )
 
-// Epoch returns the tid since which bf has its blksize and blktab, or 0 if that is T0 or before.
+// Epoch returns the tid since which bf has its blksize and blktab, or 0 if that is before all that can be asked about.
 func (t *Tail) Epoch(ctx context.Context, bf zdata.BigFile) (zodb.Tid, error) {
 	serial := bf.Serial
-	for serial > t.t0 {
+	for serial > t.back {
 		old, err := t.BigFile(ctx, bf.Oid, serial-1)
 		switch {
-		case zodb.IsAbsent(err):
+		case isAnswer(err): // it was not there, or was something else
 			return serial, nil
 		case err != nil:
 			return 0, err

@@ -4,6 +4,10 @@
 // that the drivers below it implement, and the kinds of errors (kind.go) they answer with. It does not own a
 // cache, decode objects (see record, btree) or choose a driver: main passes the drivers in.
 //
+// What a driver provides: the methods of Storage; where it can, SerialLoader, BatchLoader, Extender and Lister. Nothing
+// is needed for what was committed before it was opened but that LoadAt and SerialAt answer at any tid up to Head that is
+// not packed away, transaction or not: the core finds out by them what changed in the last minute before it started.
+//
 // Invariants a Storage keeps:
 //   - LoadAt of (oid, at) with at <= Head gives the same bytes and serial for ever, or an error.
 //   - A commit is visible in Head and LoadAt only when it is wholly there.
