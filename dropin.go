@@ -32,7 +32,7 @@ func printUsage(w io.Writer, parser *kong.Kong, options *flag.FlagSet) {
 // the glog library, which are accepted; logs go to stderr whatever they say.
 func (p *program) dropIn(parser *kong.Kong, args []string) error {
 	var (
-		s       = serveCmd{PinTimeout: defaultPinTimeout, Retention: defaultRetention}
+		s       = serveCmd{PinTimeout: defaultPinTimeout, Retention: defaultRetention, dropIn: true}
 		fs      = flag.NewFlagSet("wcfs", flag.ContinueOnError)
 		verbose int
 		ignored struct {

@@ -27,9 +27,11 @@ type serveCmd struct {
 
 	DebugAddr string `name:"debug-addr" placeholder:"HOST:PORT" help:"Serve profiles of this process (pprof) at this loopback address."`
 
+	accessOptions
 	storageOptions
 	nineOptions
 
+	dropIn   bool // access as existing clients count on it
 	usedHere bool // this process itself reads the mount, as the demo does
 }
 
@@ -48,6 +50,9 @@ func (c *serveCmd) Run(p *program) error {
 		return usagef("--read-ahead-kb must not be negative")
 	}
 	if err := c.checkTLS(); err != nil {
+		return err
+	}
+	if _, err := c.access(c.dropIn); err != nil {
 		return err
 	}
 	s, err := c.start(p)
@@ -104,9 +109,13 @@ func (c *serveCmd) start(p *program) (_ *server, err error) {
 		}
 	}
 	if c.Mount != "" {
+		var access fusesrv.Access
+		if access, err = c.access(c.dropIn); err != nil {
+			return nil, err
+		}
 		s.mount, err = fusesrv.Mount(p.ctx, s.tree.Root(), c.Mount, fusesrv.Options{
 			URL: c.ZURL, Domain: s.core.Host(), Attach: s.core.SetPageCache, ReadAheadKB: c.ReadAhead, AnyKernel: c.AnyKernel,
-			Standalone: !c.usedHere, Log: p.log,
+			Access: access, Standalone: !c.usedHere, Log: p.log,
 		})
 		if err != nil {
 			return nil, err

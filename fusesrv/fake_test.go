@@ -337,7 +337,7 @@ type fixture struct {
 func mountFake(t *testing.T, change func(*fakeTree, *Options)) *fixture {
 	t.Helper()
 	f := &fixture{T: t, tree: newFakeTree(), dir: t.TempDir(), log: &syncBuffer{}}
-	opts := Options{URL: f.tree.zurl, Log: slog.New(slog.NewTextHandler(io.MultiWriter(f.log, t.Output()), nil))}
+	opts := Options{URL: f.tree.zurl, Access: Public(), Log: slog.New(slog.NewTextHandler(io.MultiWriter(f.log, t.Output()), nil))}
 	if change != nil {
 		change(f.tree, &opts)
 	}

@@ -150,6 +150,11 @@ func (fs *fileSystem) watcher(r *request, ino *inode, thread uint32) (zcore.Proc
 		fs.log.Warn("open of a watch link refused: its process cannot be seen from here, so others could not be protected from it", "thread", thread, "err", err)
 		return nil, fmt.Errorf("open watch link: %w", tree.ErrPermission)
 	}
+	if err := p.Signal(syscall.Signal(0)); err != nil { // a server that is not root, a process of another user
+		fs.log.Warn("open of a watch link refused: this server may not end that process, so others could not be protected from it", "pid", p.pid, "err", err)
+		p.Close()
+		return nil, fmt.Errorf("open watch link: %w", tree.ErrPermission)
+	}
 	return p, nil
 }
 

@@ -2,7 +2,6 @@ package fusesrv
 
 import (
 	"log/slog"
-	"os"
 	"sync"
 	"syscall"
 	"time"
@@ -23,10 +22,10 @@ const forGood = 24 * time.Hour
 type fileSystem struct {
 	fuse.RawFileSystem // ENOSYS for what is not here
 
-	domain   *zcore.Domain
-	log      *slog.Logger
-	uid, gid uint32
-	dead     func() bool // the kernel will take no more answers
+	domain *zcore.Domain
+	log    *slog.Logger
+	access Access
+	dead   func() bool // the kernel will take no more answers
 
 	inodes *inodes
 	files  *files
@@ -41,8 +40,7 @@ func newFileSystem(root tree.Node, opts Options) *fileSystem {
 		RawFileSystem: fuse.NewDefaultRawFileSystem(),
 		domain:        opts.Domain,
 		log:           opts.Log,
-		uid:           uint32(os.Geteuid()),
-		gid:           uint32(os.Getegid()),
+		access:        opts.Access,
 		inodes:        newInodes(root, opts.MaxIdleRevs),
 		files:         newFiles(),
 		gate:          gate{shut: make(chan struct{})},
@@ -88,7 +86,7 @@ func (fs *fileSystem) Lookup(cancel <-chan struct{}, h *fuse.InHeader, name stri
 	out.NodeId = in.id
 	out.SetEntryTimeout(forGood)
 	out.SetAttrTimeout(attrTimeout(node.Kind(), attr))
-	fs.fill(&out.Attr, attr)
+	fs.fill(&out.Attr, in.node.Kind(), attr)
 	return fuse.OK
 }
 
@@ -113,7 +111,7 @@ func (fs *fileSystem) getAttr(cancel <-chan struct{}, h *fuse.InHeader, out *fus
 		return st
 	}
 	out.SetTimeout(attrTimeout(in.node.Kind(), attr))
-	fs.fill(&out.Attr, attr)
+	fs.fill(&out.Attr, in.node.Kind(), attr)
 	return fuse.OK
 }
 
@@ -138,17 +136,18 @@ func attrTimeout(k tree.Kind, attr tree.Attr) time.Duration {
 	return 0
 }
 
-func (fs *fileSystem) fill(out *fuse.Attr, a tree.Attr) {
+func (fs *fileSystem) fill(out *fuse.Attr, kind tree.Kind, a tree.Attr) {
 	out.Ino = a.Ino
-	out.Mode = syscall.S_IFREG | a.Perm
+	mode, gid := fs.access.bits(kind, a.Perm)
+	out.Mode = syscall.S_IFREG | mode
 	if a.Dir {
-		out.Mode = syscall.S_IFDIR | a.Perm
+		out.Mode = syscall.S_IFDIR | mode
 	}
 	out.Size = uint64(a.Size)
 	out.Blocks = (uint64(a.Size) + 511) / 512
 	out.Blksize = uint32(a.Blksize)
 	out.Nlink = max(a.Nlink, 1)
-	out.Uid, out.Gid = fs.uid, fs.gid
+	out.Uid, out.Gid = fs.access.UID, gid
 	sec, nsec := uint64(a.Mtime.Unix()), uint32(a.Mtime.Nanosecond())
 	out.Mtime, out.Mtimensec = sec, nsec
 	out.Ctime, out.Ctimensec = sec, nsec

@@ -261,57 +261,6 @@ func TestMountPointErrors(t *testing.T) {
 	}
 }
 
-// A user without rights mounts through fusermount3, and unmounts so.
-func TestWithoutPrivileges(t *testing.T) {
-	const nobody = 65534
-	top, err := os.MkdirTemp("/tmp", "wcfs-user-")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { os.RemoveAll(top) })
-	dir := filepath.Join(top, "mnt")
-	exe, err := os.Executable()
-	if err == nil {
-		err = copyFile(filepath.Join(top, "test"), exe) // where nobody can reach it
-	}
-	if err := errors.Join(err, os.Mkdir(dir, 0o755), os.Chown(dir, nobody, nobody), os.Chmod(top, 0o755)); err != nil {
-		t.Fatal(err)
-	}
-	// open to all, as udev has it: a container may have the device for root only
-	fi, err := os.Stat("/dev/fuse")
-	if err == nil {
-		err = os.Chmod("/dev/fuse", 0o666)
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { os.Chmod("/dev/fuse", fi.Mode().Perm()) })
-	c := command(t, filepath.Join(top, "test"), "server", dir)
-	c.cmd.SysProcAttr = &syscall.SysProcAttr{
-		Credential: &syscall.Credential{Uid: nobody, Gid: nobody},
-	}
-	c.cmd.Dir = "/"
-	c.run()
-	t.Cleanup(func() { unix.Unmount(dir, unix.MNT_DETACH) })
-	c.expect("serving")
-	if m, err := findMount(dir); err != nil || m.source != newFakeTree().zurl || m.fsType != fsType {
-		t.Errorf("%+v, %v", m, err)
-	}
-	c.signal(syscall.SIGTERM)
-	c.expect("done")
-	if m, err := findMount(dir); err == nil {
-		t.Errorf("mount is left: %+v", m)
-	}
-}
-
-func copyFile(to, from string) error {
-	raw, err := os.ReadFile(from)
-	if err != nil {
-		return err
-	}
-	return os.WriteFile(to, raw, 0o755)
-}
-
 func TestUnknownProcess(t *testing.T) {
 	var log bytes.Buffer
 	fs := newFileSystem(newFakeTree().root, Options{MaxIdleRevs: 1, Log: slog.New(slog.NewTextHandler(&log, nil))})

@@ -85,28 +85,24 @@ func mountPointError(dir string, err error) error {
 	}
 }
 
-// mountFuse mounts a new FUSE connection at dir and returns its /dev/fuse. Without the right to mount
-// it asks fusermount.
-func mountFuse(dir, source string) (int, error) {
-	fd, err := unix.Open("/dev/fuse", unix.O_RDWR|unix.O_CLOEXEC, 0)
+// mountFuse mounts a new FUSE connection and returns its /dev/fuse, and whether others are let in. Without the right
+// to mount it asks fusermount.
+func mountFuse(h mountHow) (fd int, others bool, err error) {
+	fd, err = unix.Open("/dev/fuse", unix.O_RDWR|unix.O_CLOEXEC, 0)
 	if err != nil {
-		return -1, fmt.Errorf("open /dev/fuse: %w; load the kernel module with `modprobe fuse`, and in a container let the device in", err)
+		return -1, false, fmt.Errorf("open /dev/fuse: %w; load the kernel module with `modprobe fuse`, and in a container let the device in", err)
 	}
-	// With default_permissions the kernel goes by the modes that stat shows, and an open(2) looks at attributes,
-	// so that it sees a file that has grown.
-	data := fmt.Sprintf("fd=%d,rootmode=%o,user_id=%d,group_id=%d,default_permissions", fd, unix.S_IFDIR, os.Geteuid(), os.Getegid())
-	if os.Geteuid() == 0 {
-		data += ",allow_other"
-	}
-	err = unix.Mount(source, dir, fsType, unix.MS_NOSUID|unix.MS_NODEV, data)
+	others = h.access.Others != OthersNever || os.Geteuid() == 0
+	data := append([]string{fmt.Sprintf("fd=%d,rootmode=%o,user_id=%d,group_id=%d", fd, unix.S_IFDIR, os.Geteuid(), os.Getegid())}, mountData(others)...)
+	err = unix.Mount(h.source, h.dir, fsType, unix.MS_NOSUID|unix.MS_NODEV, strings.Join(data, ","))
 	if err == nil {
-		return fd, nil
+		return fd, others, nil
 	}
 	unix.Close(fd)
 	if err != unix.EPERM {
-		return -1, fmt.Errorf("mount %s: %w", dir, err)
+		return -1, false, fmt.Errorf("mount %s: %w", h.dir, err)
 	}
-	return fusermount(dir, source)
+	return h.lettingOthers(func(others bool) (int, error) { return fusermount(h.dir, h.source, others) })
 }
 
 func fusermountPath() (string, error) {
@@ -120,7 +116,7 @@ func fusermountPath() (string, error) {
 
 // fusermount has the set-uid helper mount; it sends /dev/fuse back over a socket (fusermount3(1), and
 // the variable _FUSE_COMMFD of libfuse).
-func fusermount(dir, source string) (int, error) {
+func fusermount(dir, source string, others bool) (int, error) {
 	bin, err := fusermountPath()
 	if err != nil {
 		return -1, fmt.Errorf("mount %s: %w", dir, err)
@@ -132,13 +128,17 @@ func fusermount(dir, source string) (int, error) {
 	local, remote := os.NewFile(uintptr(pair[0]), "fusermount"), os.NewFile(uintptr(pair[1]), "fusermount")
 	defer local.Close()
 	escape := strings.NewReplacer(`\`, `\\`, `,`, `\,`)
-	cmd := exec.Command(bin, "-o", "fsname="+escape.Replace(source)+",subtype=wcfs", "--", dir)
+	data := append([]string{"fsname=" + escape.Replace(source), "subtype=wcfs", "nosuid", "nodev"}, mountData(others)...)
+	cmd := exec.Command(bin, "-o", strings.Join(data, ","), "--", dir)
 	cmd.Env = append(os.Environ(), "_FUSE_COMMFD=3")
 	cmd.ExtraFiles = []*os.File{remote}
 	var out bytes.Buffer
 	cmd.Stderr = &out
 	err = cmd.Run()
 	remote.Close()
+	if err != nil && others && strings.Contains(out.String(), "user_allow_other") {
+		return -1, ErrOthers
+	}
 	if err != nil {
 		return -1, fmt.Errorf("mount %s: %s: %w: %s", dir, bin, err, strings.TrimSpace(out.String()))
 	}

@@ -44,6 +44,8 @@ type Options struct {
 	URL    string        // database URL: the source of the mount entry, verbatim
 	Domain *zcore.Domain // whose watches readers of this mount depend on
 
+	Access Access // which users the mount serves; default Private
+
 	// MaxBackground is how many READs of read-ahead may be under way at once; default 4096. It must be
 	// more than the number of readers that may wait for pins, or these stall all others.
 	MaxBackground int
@@ -101,13 +103,19 @@ var _ zcore.PageCache = (*Server)(nil)
 // has returned. Errors say what to do. ctx is for the mounting alone.
 func Mount(ctx context.Context, root tree.Node, dir string, opts Options) (*Server, error) {
 	opts = opts.withDefaults()
+	if err := opts.Access.Check(); err != nil {
+		return nil, err
+	}
 	dir, err := prepareMountPoint(ctx, dir, opts.Log)
 	if err != nil {
 		return nil, err
 	}
-	fd, err := mountFuse(dir, opts.URL)
+	fd, others, err := mountFuse(mountHow{dir, opts.URL, opts.Access})
 	if err != nil {
 		return nil, err
+	}
+	if !others && opts.Access.Others != OthersNever {
+		opts.Log.Info("the mount serves this user alone, not even root: user_allow_other in /etc/fuse.conf would let root look", "dir", dir)
 	}
 	s, err := serve(root, dir, fd, opts)
 	if err != nil {
@@ -123,6 +131,9 @@ func (o Options) withDefaults() Options {
 	}
 	if o.MaxIdleRevs <= 0 {
 		o.MaxIdleRevs = 4096
+	}
+	if o.Access.isZero() {
+		o.Access = Private()
 	}
 	if o.Log == nil {
 		o.Log = slog.Default()

@@ -44,7 +44,7 @@ func serve(t *testing.T, fill func(*memstorage.Store) (*zgen.DB, error)) *world 
 	}
 	fs := tree.New(w.core, tree.Options{Debug: true})
 	srv, err := fusesrv.Mount(t.Context(), fs.Root(), w.dir, fusesrv.Options{
-		URL: w.core.URL(), Domain: w.core.Host(), Attach: w.core.SetPageCache,
+		URL: w.core.URL(), Domain: w.core.Host(), Attach: w.core.SetPageCache, Access: fusesrv.Public(),
 	})
 	if err != nil {
 		t.Fatal(err)
