@@ -161,6 +161,9 @@ func (w *clientWatch) protectBase(ctx context.Context, blk Blk) (*pinMsg, error)
 	at := w.atNow()
 	for {
 		rev, err := w.f.c.tail.BlkRevAbove(ctx, w.f.h, blk, at, w.base)
+		if err != nil && isAnswer(err) { // packed away, or damaged: this client's loss, not the reader's
+			rev, err = at, nil
+		}
 		if err != nil {
 			return nil, err
 		}
@@ -189,6 +192,9 @@ func (w *clientWatch) pinMarked(ctx context.Context, at zodb.Tid) ([]*pinMsg, er
 			rev, err = c.tail.BlkRevAbove(ctx, w.f.h, blk, at, w.base)
 			return err
 		})
+		if ctx.Err() == nil && damaged(err) { // this block's loss
+			rev, err = at, nil
+		}
 		if err != nil {
 			return nil, err
 		}

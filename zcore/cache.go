@@ -61,6 +61,21 @@ func (c *Core) dirty(batch []zodb.Commit, deltas [][]history.FileDelta) map[zodb
 	return out
 }
 
+// addFailed adds all blocks of files that failed. What they were before does not matter: nothing of it is kept.
+func (c *Core) addFailed(out map[zodb.Oid]*dirty, failed map[*history.File][]Blk, first zodb.Tid) {
+	for h, blks := range failed {
+		f := c.file(h.Oid)
+		if f == nil {
+			continue
+		}
+		x := &dirty{f: f, blks: map[Blk]change{}}
+		for _, blk := range blks {
+			x.blks[blk] = change{tid: first}
+		}
+		out[h.Oid] = x
+	}
+}
+
 // dropChanged removes what changed from the page cache, keeping it for @rev where it can, then has
 // sizes and mtimes asked anew. It returns when no page with content older than t is left.
 func (c *Core) dropChanged(ctx context.Context, files map[zodb.Oid]*dirty, old, t zodb.Tid) error {

@@ -3,6 +3,7 @@ package zcore
 import (
 	"context"
 	"errors"
+	"fmt"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -269,6 +270,9 @@ func (f *HeadFile) readBlk(ctx context.Context, dom *Domain, blk Blk) (blkData, 
 	c := f.c
 	r := f.beginRead(dom, blk)
 	m, err := f.trackBlk(ctx, r)
+	if cause := f.h.Failure(); cause != nil && err == nil { // looked at after the view is settled
+		err = fmt.Errorf("file %s has failed: %w: %w", f.Oid(), ErrIO, cause)
+	}
 	if err != nil {
 		r.end()
 		return blkData{}, err

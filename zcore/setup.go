@@ -90,6 +90,9 @@ func (l *Link) checkAt(r request) (*HeadFile, error) {
 	if f == nil {
 		return nil, errors.New(notKnown)
 	}
+	if err := f.h.Failure(); err != nil {
+		return nil, fmt.Errorf("the file has failed: %w", err)
+	}
 	if f.h.Epoch > r.At {
 		return nil, fmt.Errorf("file epoch detected @%s in between (at,head=@%s]", f.h.Epoch, head)
 	}
@@ -181,6 +184,9 @@ func (w *clientWatch) drop(on *watchOnLink) {
 	}
 }
 
+// damaged tells whether an error says that something is there and cannot be read.
+func damaged(err error) bool { return err != nil && isAnswer(err) && !zodb.IsAbsent(err) }
+
 // pinChanged has every tracked block that changed after at pinned, and those no longer needed
 // unpinned; at is the watch's, and v a view taken after that was set. It returns what to wait for.
 func (w *clientWatch) pinChanged(ctx context.Context, at, v zodb.Tid) ([]*pinMsg, error) {
@@ -200,6 +206,9 @@ func (w *clientWatch) pinChanged(ctx context.Context, at, v zodb.Tid) ([]*pinMsg
 			rev, err = c.tail.BlkRevAt(ctx, w.f.h, blk, at)
 			return err
 		})
+		if ctx.Err() == nil && damaged(err) { // this block's loss
+			rev, err = at, nil
+		}
 		if err != nil {
 			return nil, err
 		}

@@ -20,7 +20,11 @@ func (c *Core) ioError(ctx context.Context, err error, what string, oid zodb.Oid
 		return ErrInterrupted
 	}
 	c.noteAnswer(err)
-	c.log.Error("database failed to answer", "op", what, "oid", oid, "at", at, "cause", err)
+	msg := "object cannot be read"
+	if !isAnswer(err) {
+		msg = "database failed to answer"
+	}
+	c.log.Error(msg, "op", what, "oid", oid, "at", at, "cause", err)
 	return fmt.Errorf("%s %s@%s: %w: %w", what, oid, at, ErrIO, err)
 }
 

@@ -2,9 +2,11 @@ package history
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 
+	"wcfs/zcore/zdata"
 	"wcfs/zcore/zodb"
 	"wcfs/zcore/zodb/btree"
 )
@@ -40,33 +42,45 @@ func (e *FileChanged) Error() string {
 // ErrorKind tells zodb.KindOf that this is an answer.
 func (e *FileChanged) ErrorKind() zodb.Kind { return zodb.KindAnswer }
 
-// CheckFiles reports a *FileChanged if c changes a known ZBigFile object in a way that cannot be served.
+// CheckFiles reports a *FileError if c changes a known ZBigFile object in a way that cannot be served: it wraps
+// a *FileChanged, or what is wrong with the object's record.
 func (t *Tail) CheckFiles(ctx context.Context, c zodb.Commit) error {
 	var files []*File
 	t.mu.Lock()
 	if c.Gap != 0 {
 		for _, f := range t.files {
-			files = append(files, f)
+			if f.Failure() == nil {
+				files = append(files, f)
+			}
 		}
 	}
 	for _, oid := range c.Oids {
-		if f := t.files[oid]; f != nil {
+		if f := t.files[oid]; f != nil && f.Failure() == nil {
 			files = append(files, f)
 		}
 	}
 	t.mu.Unlock()
 	for _, f := range files {
-		bf, err := t.BigFile(ctx, f.Oid, c.Tid)
-		switch {
-		case zodb.IsAbsent(err):
-			return &FileChanged{f.Oid, c.Tid, "it was deleted"}
-		case err != nil:
-			return err
-		case bf.Blksize != f.Blksize:
-			return &FileChanged{f.Oid, c.Tid, fmt.Sprintf("its block size was %d and is now %d", f.Blksize, bf.Blksize)}
-		case bf.Blktab != f.Blktab:
-			return &FileChanged{f.Oid, c.Tid, "it has another blktab"}
+		if err := t.checkFile(ctx, f, c.Tid); err != nil {
+			return &FileError{[]*File{f}, err}
 		}
+	}
+	return nil
+}
+
+func (t *Tail) checkFile(ctx context.Context, f *File, at zodb.Tid) error {
+	bf, err := t.BigFile(ctx, f.Oid, at)
+	switch {
+	case zodb.IsAbsent(err):
+		return &FileChanged{f.Oid, at, "it was deleted"}
+	case errors.Is(err, zdata.ErrNotBigFile):
+		return &FileChanged{f.Oid, at, "its object id was given to another object: " + err.Error()}
+	case err != nil:
+		return err
+	case bf.Blksize != f.Blksize:
+		return &FileChanged{f.Oid, at, fmt.Sprintf("its block size was %d and is now %d", f.Blksize, bf.Blksize)}
+	case bf.Blktab != f.Blktab:
+		return &FileChanged{f.Oid, at, "it has another blktab"}
 	}
 	return nil
 }
@@ -83,7 +97,8 @@ type touched struct {
 }
 
 // Delta computes and records δF of a published commit. Commits must be given in order, by one
-// goroutine. The cost follows from what the commit touches.
+// goroutine. The cost follows from what the commit touches. Where it cannot be told what happened to one file the error is
+// a *FileError: after Fail of that file it is for the same commit to be tried again.
 func (t *Tail) Delta(ctx context.Context, c zodb.Commit) ([]FileDelta, error) {
 	oids := c.Oids
 	if c.Gap != 0 {
@@ -101,7 +116,7 @@ func (t *Tail) Delta(ctx context.Context, c zodb.Commit) ([]FileDelta, error) {
 		for blk := range blks {
 			m, path, err := t.Lookup(ctx, f.BigFile, blk, c.Tid)
 			if err != nil {
-				return nil, fmt.Errorf("f<%s>: block %d: %w", f.Oid, blk, err)
+				return nil, &FileError{[]*File{f}, fmt.Errorf("block %d: %w", blk, err)}
 			}
 			moved[f] = append(moved[f], remap{blk, m, path})
 		}
@@ -132,9 +147,12 @@ func (t *Tail) touch(ctx context.Context, oids []zodb.Oid, c zodb.Commit) (touch
 	t.mu.Lock()
 	for _, oid := range oids {
 		for _, r := range t.blkRefs.appendOf(buf[:0], oid) {
-			mark(to.blks, t.byNo[r.file], r.blk)
+			if f := t.byNo[r.file]; f.Failure() == nil {
+				mark(to.blks, f, r.blk)
+			}
 		}
-		if refs := t.nodeRefs.appendOf(nil, oid); refs != nil {
+		refs := slices.DeleteFunc(t.nodeRefs.appendOf(nil, oid), func(r nodeRef) bool { return t.byNo[r.file].Failure() != nil })
+		if len(refs) > 0 {
 			nodes[oid] = refs
 		}
 	}
@@ -145,10 +163,15 @@ func (t *Tail) touch(ctx context.Context, oids []zodb.Oid, c zodb.Commit) (touch
 	}
 	for oid, refs := range nodes {
 		diff, leaf, err := t.diffNode(ctx, oid, before, c.Tid)
-		if err != nil {
-			return to, err
-		}
 		t.mu.Lock()
+		if err != nil {
+			var files []*File
+			for _, r := range refs {
+				files = append(files, t.byNo[r.file])
+			}
+			t.mu.Unlock()
+			return to, &FileError{files, err}
+		}
 		for _, r := range refs {
 			f := t.byNo[r.file]
 			to.files[f] = true
@@ -176,7 +199,7 @@ func mark(m map[*File]map[Blk]bool, f *File, blk Blk) {
 func (t *Tail) diffNode(ctx context.Context, oid zodb.Oid, before, at zodb.Tid) (diff []span, leaf bool, err error) {
 	all := []span{{btree.KeyMin, btree.KeyMax}}
 	old, _, err := t.Node(ctx, oid, before)
-	if zodb.IsAbsent(err) {
+	if isAnswer(err) { // absent, or it cannot be read any more
 		return all, false, nil
 	}
 	if err != nil {
@@ -258,7 +281,7 @@ func (t *Tail) sizes(ctx context.Context, files map[*File]bool, at zodb.Tid) (ma
 	for f := range files {
 		size, path, err := t.Size(ctx, f.BigFile, at)
 		if err != nil {
-			return nil, fmt.Errorf("f<%s>: size: %w", f.Oid, err)
+			return nil, &FileError{[]*File{f}, fmt.Errorf("size: %w", err)}
 		}
 		out[f] = sized{size, path}
 	}
@@ -357,8 +380,8 @@ func (t *Tail) changedInGap(ctx context.Context, c zodb.Commit) ([]zodb.Oid, err
 	t.mu.Unlock()
 	for _, oid := range oids {
 		serial, err := t.serialInDB(ctx, oid, c.Tid)
-		if zodb.IsAbsent(err) {
-			serial, err = c.Tid, nil
+		if k := zodb.KindOf(err); err != nil && (k == zodb.KindAnswer || k == zodb.Unknown) {
+			serial, err = c.Tid, nil // taken for changed: who needs it will find out what is wrong
 		}
 		if err != nil {
 			return nil, err

@@ -2,6 +2,7 @@ package history
 
 import (
 	"slices"
+	"sync/atomic"
 
 	"wcfs/zcore/zdata"
 	"wcfs/zcore/zodb"
@@ -12,7 +13,8 @@ type File struct {
 	zdata.BigFile          // as of the first lookup; a change of Blksize or Blktab is fatal
 	Epoch         zodb.Tid // since when it has its blksize and blktab; 0: for longer than can be asked about
 
-	no fileNo // index in Tail.byNo
+	no      fileNo                // index in Tail.byNo
+	failure atomic.Pointer[error] // see Tail.Fail
 
 	blocks leaves             // Tail.mu; tracked blocks
 	revs   map[Blk][]zodb.Tid // Tail.mu; changes of tracked blocks after since, ascending; of those <= tail only the newest

@@ -2,11 +2,9 @@ package history
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"slices"
 
-	"wcfs/zcore/zdata"
 	"wcfs/zcore/zodb"
 )
 
@@ -61,7 +59,7 @@ func (t *Tail) LastChange(ctx context.Context, f *File, blk Blk, at zodb.Tid) (z
 	if base == 0 {
 		var err error
 		base, err = t.walkBack(ctx, f, blk, since, floor)
-		if zodb.IsAbsent(err) { // packed away meanwhile; it has not changed since then
+		if isAnswer(err) { // packed away meanwhile, or damaged; it has not changed since then
 			base, err = since, nil
 		}
 		if err != nil {
@@ -120,12 +118,6 @@ func (t *Tail) walkBack(ctx context.Context, f *File, blk Blk, at, best zodb.Tid
 	}
 }
 
-// isAnswer says of an error that what was asked for is not there or is not what it must be, for good.
-func isAnswer(err error) bool {
-	var bad *zodb.DataError
-	return zodb.IsAbsent(err) || errors.As(err, &bad) || errors.Is(err, zdata.ErrNotBigFile)
-}
-
 // RevUpper returns an upper bound of LastChange(blk, v) for a tracked block, without loading anything.
 // Where nothing is recorded up to v, any bound as of since will do: LastChange never falls with at.
 func (t *Tail) RevUpper(f *File, blk Blk, v zodb.Tid) zodb.Tid {
@@ -173,6 +165,9 @@ func (t *Tail) ChangedSince(ctx context.Context, f *File, at, v zodb.Tid) ([]Blk
 			continue
 		}
 		rev, err := t.LastChange(ctx, f, blk, v)
+		if isAnswer(err) { // it cannot be told: it may have
+			rev, err = v, nil
+		}
 		if err != nil {
 			return nil, err
 		}
