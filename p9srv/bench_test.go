@@ -44,3 +44,17 @@ func BenchmarkRead(b *testing.B) {
 		})
 	}
 }
+
+// BenchmarkMessages counts what the messages of a lookup cost: walk, attributes, open, clunk.
+func BenchmarkMessages(b *testing.B) {
+	w := serve(b, nil)
+	c := w.client()
+	b.ReportAllocs()
+	for b.Loop() {
+		c.ok(walkFrame(1, 0, 1, "head", "at"), tWalk+1)
+		c.ok(newFrame(tGetattr, 1).u32(1).u64(0x7ff), tGetattr+1)
+		c.ok(openFrame(1, 1, 0), tLopen+1)
+		c.ok(readFrame(1, 1, 0, 16), tRead+1)
+		c.ok(newFrame(tClunk, 1).u32(1), tClunk+1)
+	}
+}
