@@ -90,7 +90,11 @@ func (c *Client) walk(op, name string) (p9.File, error) {
 	f := c.root
 	for first := true; first || len(names) > 0; first = false {
 		n := min(len(names), maxNames)
-		_, next, err := f.Walk(names[:n])
+		qids, next, err := f.Walk(names[:n])
+		if err == nil && len(qids) < n {
+			next.Close() // of a fid that the server did not make
+			err = whyNot(f, names[:n], len(qids))
+		}
 		if !first {
 			f.Close()
 		}
@@ -100,6 +104,21 @@ func (c *Client) walk(op, name string) (p9.File, error) {
 		f, names = next, names[n:]
 	}
 	return f, nil
+}
+
+// whyNot returns the error of a walk that got to some of the names only, which the server tells for the first name.
+func whyNot(from p9.File, names []string, got int) error {
+	_, at, err := from.Walk(names[:got])
+	if err != nil {
+		return err
+	}
+	defer at.Close()
+	_, next, err := at.Walk(names[got : got+1])
+	if err != nil {
+		return err
+	}
+	next.Close()
+	return linux.ENOENT // as it was before
 }
 
 // Stat returns the attributes of a file.

@@ -4,9 +4,11 @@ import (
 	"bufio"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -29,17 +31,18 @@ type conn struct {
 	bytes  share
 	s      *session // nil before the first Tversion
 	timed  bool     // a read deadline is set
-	told   bool     // a limit that it ran into is in the log
+	told   []string // kinds of lines that are in the log for it
 	buf    [maxBody]byte
 	turn   turn
 
 	domain atomic.Pointer[zcore.Domain] // of the first attach
 
 	wmu    sync.Mutex
-	broken bool          // a write failed: nothing more is sent; guarded by wmu
-	bw     *bufio.Writer // for transports without writev; nil else; guarded by wmu
-	vec    net.Buffers   // what one writev writes; guarded by wmu
-	vecs   [4][]byte     // memory of vec, most often; guarded by wmu
+	broken bool           // a write failed: nothing more is sent; guarded by wmu
+	bw     *bufio.Writer  // for transports without writev; nil else; guarded by wmu
+	vec    net.Buffers    // what one writev writes; guarded by wmu
+	vecs   [4][]byte      // memory of vec, most often; guarded by wmu
+	piece  [1]zcore.Piece // what write sends; guarded by wmu
 
 	causeMu sync.Mutex
 	cause   error // why the server ended it; guarded by causeMu
@@ -116,13 +119,15 @@ func (c *conn) next() error {
 	if _, err := io.ReadFull(c.br, hdr[:]); err != nil {
 		return c.late(err)
 	}
-	m := message{header: parseHeader(&hdr)}
+	r := &request{msg: message{header: parseHeader(&hdr)}}
+	m := &r.msg
 	limit := uint32(maxBody)
 	if c.s != nil {
 		limit = c.s.msize
 	}
 	if c.s == nil && m.typ != tVersion {
-		c.write(errorFrame(m.tag, linux.EPROTO))
+		r.fail(ErrNoVersion)
+		c.write(r.reply)
 		return ErrNoVersion
 	}
 	if m.size < headerLen || m.size > limit {
@@ -131,15 +136,15 @@ func (c *conn) next() error {
 	if err := c.expect(int(m.size) - headerLen); err != nil {
 		return err
 	}
-	body, bodyErr, err := c.body(&m)
+	body, bodyErr, err := c.body(m)
 	if err != nil {
 		return c.late(err)
 	}
 	c.srv.messages.Add(1)
 	if m.typ == tVersion {
-		return c.version(&m, body, bodyErr)
+		return c.version(r, body, bodyErr)
 	}
-	return c.s.handle(&m, body, bodyErr)
+	return c.s.handle(r, body, bodyErr)
 }
 
 // expect sets the deadline for n bytes that belong to a message begun, unless they are here.
@@ -187,12 +192,14 @@ func (c *conn) body(m *message) (body []byte, tooLong, err error) {
 }
 
 // version begins a session, the old one ends first.
-func (c *conn) version(m *message, body []byte, bodyErr error) error {
+func (c *conn) version(r *request, body []byte, bodyErr error) error {
+	m := &r.msg
 	if bodyErr == nil {
 		bodyErr = m.parseBody(body)
 	}
 	if bodyErr != nil {
-		c.write(errorFrame(m.tag, errnoOf(bodyErr)))
+		r.fail(bodyErr)
+		c.write(r.reply)
 		return nil
 	}
 	if c.s != nil {
@@ -200,20 +207,18 @@ func (c *conn) version(m *message, body []byte, bodyErr error) error {
 		c.s = nil
 	}
 	toGo := strings.HasPrefix(m.version, goVersion)
-	if m.version != version9P && !toGo {
-		c.write(newFrame(tVersion+1, m.tag).u32(min(m.msize, capMsize)).str("unknown").done(0))
-		return nil
+	switch {
+	case m.version != version9P && !toGo:
+		c.tell("9p: Tversion refused", fmt.Errorf("version is %.40q, and only %s is known", m.version, version9P))
+		r.reply = r.frame(tVersion + 1).u32(min(m.msize, capMsize)).str("unknown")
+	case m.msize < minMsize:
+		c.tell("9p: Tversion refused", fmt.Errorf("msize is %d, and must be at least %d", m.msize, minMsize))
+		r.fail(linux.EMSGSIZE)
+	default:
+		c.s = c.newSession(agreedMsize(m.msize, uint32(c.srv.opts.MaxMsize), toGo))
+		r.reply = r.frame(tVersion + 1).u32(c.s.msize).str(version9P)
 	}
-	if m.msize < minMsize {
-		c.write(errorFrame(m.tag, linux.EMSGSIZE))
-		return nil
-	}
-	s, err := c.startSession(agreedMsize(m.msize, uint32(c.srv.opts.MaxMsize), toGo))
-	if err != nil {
-		return err
-	}
-	c.s = s
-	c.write(newFrame(tVersion+1, m.tag).u32(s.msize).str(version9P).done(0))
+	c.write(r.reply)
 	return nil
 }
 
@@ -227,12 +232,22 @@ func agreedMsize(asked, most uint32, exact bool) uint32 {
 	return (n-ioHeader)/4096*4096 + ioHeader
 }
 
-// refused counts a request that ran into a limit, and logs the first.
+// refused counts a request that ran into a limit, and logs the first such and the first with a bad name.
 func (c *conn) refused(err error) {
-	c.srv.refusedReqs.Add(1)
-	if !c.told {
-		c.told = true
-		c.srv.log.warn("9p: requests refused", "peer", c.peer.String(), "cause", err)
+	switch {
+	case isLimit(err):
+		c.srv.refusedReqs.Add(1)
+		c.tell("9p: requests refused", err)
+	case isName(err):
+		c.tell("9p: name refused", err)
+	}
+}
+
+// tell logs what a client did that the server refuses, each kind once.
+func (c *conn) tell(what string, cause error) {
+	if !slices.Contains(c.told, what) {
+		c.told = append(c.told, what)
+		c.srv.log.warn(what, "peer", c.peer.String(), "cause", cause)
 	}
 }
 
@@ -240,7 +255,8 @@ func (c *conn) refused(err error) {
 func (c *conn) write(f frame) {
 	c.wmu.Lock()
 	defer c.wmu.Unlock()
-	c.writeLocked([]zcore.Piece{{Mem: f}})
+	c.piece[0].Mem = f.done(0)
+	c.writeLocked(c.piece[:])
 }
 
 // writeLocked sends pieces as they are. wmu must be held.

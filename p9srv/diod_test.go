@@ -2,11 +2,14 @@ package p9srv
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -61,4 +64,46 @@ func TestDiod(t *testing.T) {
 	if _, err := c.Stat("nope"); !errors.Is(err, linux.ENOENT) {
 		t.Errorf("stat of nothing: %v", err)
 	}
+}
+
+// TestDiodsClients: diod's own programs take our server for one that needs no authentication, list and read.
+func TestDiodsClients(t *testing.T) {
+	w := serve(t, nil)
+	tcp, err := w.srv.Listen(t.Context(), "tcp:127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, server := range []string{strings.TrimPrefix(w.addr, "unix:"), strings.TrimPrefix(tcp, "tcp:")} {
+		run := func(name string, args ...string) []byte {
+			t.Helper()
+			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+			defer cancel()
+			out, err := exec.CommandContext(ctx, name, append([]string{"-s", server, "-a"}, args...)...).Output()
+			if err != nil {
+				t.Fatalf("%s %q: %v, %s", name, args, err, stderrOf(err))
+			}
+			return out
+		}
+		if names := strings.Fields(string(run("diodls", "/"))); !slices.Contains(names, "head") {
+			t.Errorf("diodls / gives %q", names)
+		}
+		if long := string(run("diodls", "/head", "-l")); !strings.Contains(long, "16 Sep") || !strings.Contains(long, "watch") {
+			t.Errorf("diodls -l gives %q", long)
+		}
+		if at := string(run("diodcat", "/", "head/at")); at != "03e5a3342bc5ab22" {
+			t.Errorf("diodcat head/at gives %q", at)
+		}
+		if data := run("diodcat", "@03e5a3342bc5ab22", "bigfile/0000000000000002"); !bytes.Equal(data, w.tree.at(revPath).data) {
+			t.Errorf("diodcat of a bigfile gives %d bytes", len(data))
+		}
+	}
+}
+
+func stderrOf(err error) string {
+	var e *exec.ExitError
+	errors.As(err, &e)
+	if e == nil {
+		return ""
+	}
+	return string(e.Stderr)
 }

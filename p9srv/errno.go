@@ -3,6 +3,7 @@ package p9srv
 import (
 	"context"
 	"errors"
+	"fmt"
 	"syscall"
 
 	"github.com/hugelgupf/p9/linux"
@@ -51,6 +52,7 @@ func errnoOf(err error) linux.Errno {
 		{errNames, linux.EINVAL},
 		{errLongName, linux.ENAMETOOLONG},
 		{errTooLong, linux.EMSGSIZE},
+		{errNoAname, linux.ENOENT},
 	} {
 		if errors.Is(err, e.kind) {
 			return e.errno
@@ -70,17 +72,21 @@ func ErrnoOf(err error) syscall.Errno {
 	return syscall.Errno(errno)
 }
 
-// refusal returns the errno for messages that a read-only tree never obeys, and 0 for the others.
-func refusal(t msgType) linux.Errno {
-	switch t {
-	case tLcreate, tSymlink, tMknod, tRename, tLink, tMkdir, tRenameat, tUnlinkat:
-		return linux.EROFS
-	case tReadlink:
-		return linux.EINVAL // nothing here is a symbolic link
-	case tLock, tGetlock:
-		return linux.ENOLCK
-	case tVersion, tAttach, tFlush, tWalk, tLopen, tGetattr, tSetattr, tRead, tReaddir, tWrite, tFsync, tClunk, tRemove, tStatfs:
-		return 0
-	}
-	return linux.EOPNOTSUPP // extended attributes, Tauth, extensions, replies, unknown types
+// refusedName is an error about a name that a client sent.
+type refusedName struct {
+	name string
+	err  error
+}
+
+func (e *refusedName) Error() string { return fmt.Sprintf("name %.40q: %v", e.name, e.err) }
+func (e *refusedName) Unwrap() error { return e.err }
+
+// isLimit tells errors for which requests count as refused.
+func isLimit(err error) bool {
+	return errors.Is(err, ErrTooManyFids) || errors.Is(err, ErrTooManyRequests)
+}
+
+// isName tells errors about the form of names.
+func isName(err error) bool {
+	return errors.As(err, new(*refusedName)) || errors.Is(err, errLongName) || errors.Is(err, errNames)
 }

@@ -51,11 +51,8 @@ type Options struct {
 	Log *slog.Logger `kong:"-"`
 }
 
-// Most slots that fit where the library hands them through, see package doc.
-const maxSlots = 1 << 14
-
-// spareSlots are for requests that free something, which go on when the limit is reached.
-const spareSlots = 64
+// spareRequests are for requests that free something, which go on when the limit is reached.
+const spareRequests = 64
 
 // check fills in defaults and names what is wrong.
 func (o *Options) check() error {
@@ -73,7 +70,7 @@ func (o *Options) check() error {
 		{"--9p-max-conns", &o.MaxConns, 256, 1 << 20},
 		{"--9p-max-fids", &o.MaxFids, 65536, 1 << 30},
 		{"--9p-max-fids-all", &o.MaxFidsAll, 262144, 1 << 30},
-		{"--9p-max-reqs", &o.MaxReqs, 1024, maxSlots - spareSlots},
+		{"--9p-max-reqs", &o.MaxReqs, 1024, 1<<14 - spareRequests},
 		{"--9p-max-reqs-all", &o.MaxReqsAll, 16384, 1 << 30},
 		{"--9p-max-msize", &o.MaxMsize, capMsize, capMsize},
 	} {

@@ -13,25 +13,32 @@ import (
 // read must not wait for reads that wait for the pin it would deliver.
 const freeStream = 16 << 10
 
-// read does a Tread: the data is left in r.data.
+// read answers Tread; the data goes from the tree to the socket without a copy.
 func (r *request) read() error {
-	if r.msg.count == 0 {
-		return nil
+	var err error
+	switch {
+	case r.msg.count == 0:
+	case r.file.stream():
+		err = r.readStream()
+	default:
+		err = r.readData()
 	}
-	if r.file.stream() {
-		return r.readStream()
-	}
+	r.reply = r.frame(tRead + 1).u32(uint32(r.data.Size()))
+	return err
+}
+
+func (r *request) readData() error {
 	if err := r.take(); err != nil {
-		return errnoOf(err)
+		return err
 	}
 	size, off := int(r.msg.count), int64(r.msg.offset)
 	d, err := r.file.handle.Read(r.ctx, size, off)
 	if err != nil {
-		return errnoOf(err)
+		return err
 	}
 	if r.file.big() {
 		if d, err = r.whole(d, size, off); err != nil {
-			return errnoOf(err)
+			return err
 		}
 	}
 	if err := r.inMemory(&d); err != nil {
@@ -133,7 +140,7 @@ func (r *request) inMemory(d *tree.Data) error {
 func (r *request) readStream() error {
 	if r.msg.count > freeStream {
 		if err := r.take(); err != nil {
-			return errnoOf(err)
+			return err
 		}
 	}
 	d, err := r.file.handle.Read(r.ctx, int(r.msg.count), int64(r.msg.offset))
@@ -143,7 +150,7 @@ func (r *request) readStream() error {
 	case r.ctx.Err() != nil:
 		r.data = tree.Data{Pieces: []zcore.Piece{{Mem: bytes.Repeat([]byte{'\n'}, int(r.msg.count))}}}
 	default:
-		return errnoOf(err)
+		return err
 	}
 	return nil
 }

@@ -1,6 +1,7 @@
 package p9srv
 
 import (
+	"encoding/binary"
 	"sort"
 	"sync"
 
@@ -48,36 +49,33 @@ func (l *listings) forget(f *file) {
 	f.listing = nil
 }
 
-// Readdir answers Treaddir: entries from the offset on, as many as fit, in order of name. Offset 0
-// makes a new listing, of "." and ".." too.
-func (f *file) Readdir(slot uint64, _ uint32) (p9.Dirents, error) {
-	r, err := f.s.requestAt(slot)
-	if err != nil {
-		return nil, err
-	}
-	list := f.s.dirs.get(f)
-	if list == nil || r.msg.offset == 0 {
+// readdir answers Treaddir: entries from the offset on, as many as fit, in order of name. Offset 0 makes a new
+// listing, of "." and ".." too.
+func (r *request) readdir() error {
+	f, m := r.file, &r.msg
+	list := r.s.dirs.get(f)
+	if list == nil || m.offset == 0 {
+		var err error
 		if list, err = f.node.ReadDir(r.ctx); err != nil {
-			return nil, errnoOf(err)
+			return err
 		}
 		sort.Slice(list, func(i, j int) bool { return list[i].Name < list[j].Name })
 		self := f.node.ID()
 		list = append([]tree.Entry{{Name: ".", Ino: self, Dir: true}, {Name: "..", Ino: self, Dir: true}}, list...)
-		f.s.dirs.put(f, list)
+		r.s.dirs.put(f, list)
 	}
-	var out p9.Dirents
-	left := int(r.msg.count)
-	for i := r.msg.offset; i < uint64(len(list)); i++ {
-		e := list[i]
-		if left -= 24 + len(e.Name); left < 0 {
-			break
-		}
-		out = append(out, dirent(e, i+1))
+	const head = headerLen + 4
+	reply := r.frame(tReaddir + 1).u32(0)
+	for i := m.offset; i < uint64(len(list)) && len(reply)-head+direntLen+len(list[i].Name) <= int(m.count); i++ {
+		reply = reply.dirent(dirent(list[i], i+1))
 	}
-	if len(out) == 0 && r.msg.offset < uint64(len(list)) {
-		return nil, linux.EINVAL // not even one fits; 0 bytes would mean the end
+	n := len(reply) - head
+	if n == 0 && m.offset < uint64(len(list)) {
+		return linux.EINVAL // not even one fits; 0 bytes would mean the end
 	}
-	return out, nil
+	binary.LittleEndian.PutUint32(reply[headerLen:], uint32(n))
+	r.reply = reply
+	return nil
 }
 
 func dirent(e tree.Entry, next uint64) p9.Dirent {

@@ -114,13 +114,13 @@ func (s *Server) ServeConn(c net.Conn, credential string) {
 }
 
 func (s *Server) serveConn(p *peer, raw net.Conn) {
-	defer s.conns.Add(-1)
-	if s.conns.Add(1) > int64(s.opts.MaxConns) {
+	if !s.takeConn() {
 		s.refusedConns.Add(1)
 		s.log.warn("9p: connection refused", "peer", p.String(), "cause", ErrTooManyConns)
 		raw.Close()
 		return
 	}
+	defer s.conns.Add(-1)
 	s.accepted.Add(1)
 	c := &conn{srv: s, raw: raw, peer: p, br: bufio.NewReaderSize(raw, 8<<10), bytes: share{b: &s.bytes}}
 	c.initTurn()
@@ -141,6 +141,16 @@ func (s *Server) serveConn(p *peer, raw net.Conn) {
 	s.mu.Lock()
 	delete(s.live, c)
 	s.mu.Unlock()
+}
+
+// takeConn counts one more connection, unless there are as many as may be.
+func (s *Server) takeConn() bool {
+	for n := s.conns.Load(); n < int64(s.opts.MaxConns); n = s.conns.Load() {
+		if s.conns.CompareAndSwap(n, n+1) {
+			return true
+		}
+	}
+	return false
 }
 
 // Stats is how much is in use now, and what was refused since start.

@@ -2,17 +2,12 @@ package p9srv
 
 import (
 	"errors"
-	"runtime/debug"
 	"sync/atomic"
 	"time"
-
-	"github.com/hugelgupf/p9/linux"
-
-	"wcfs/zcore"
 )
 
 const (
-	// quick is how long a read may take for the next one to be tried by the goroutine that reads messages.
+	// quick is how long a request may take for the next one to be done by the goroutine that reads messages.
 	quick = 200 * time.Microsecond
 	// turnTick is how often it is looked whether that goroutine is held up; it is for two ticks at most.
 	turnTick = time.Millisecond
@@ -21,16 +16,16 @@ const (
 // errReplaced is what a goroutine that read messages returns when another has begun to.
 var errReplaced = errors.New("another goroutine reads the messages")
 
-// turn lets the goroutine that reads messages do Treads itself, which saves two switches between
+// turn lets the goroutine that reads messages do requests itself, which saves two switches between
 // goroutines for each. When one takes long, a timer's goroutine goes on reading in its place, so
 // that nothing else of the connection waits: flushes, other requests, its end.
 type turn struct {
-	n       atomic.Uint64 // odd while the reader does a Tread; who makes it even has the turn afterwards
+	n       atomic.Uint64 // odd while the reader does a request; who makes it even has the turn afterwards
 	ticking atomic.Bool   // the timer is set
 	seen    uint64        // n at the last tick; of the timer's goroutine while ticking
 	timer   *time.Timer   // set when the connection begins
 	ended   chan struct{} // closed when reading has ended in another goroutine than that of conn.serve
-	fast    atomic.Bool   // the last Tread was quick
+	fast    atomic.Bool   // the last request was quick
 }
 
 func (c *conn) initTurn() {
@@ -48,7 +43,7 @@ func (c *conn) readOn() error {
 	}
 }
 
-// tick takes the turn of a reader that is held up. The timer runs while there are Treads.
+// tick takes the turn of a reader that is held up. The timer runs while there are requests.
 func (c *conn) tick() {
 	t := &c.turn
 	n := t.n.Load()
@@ -78,48 +73,21 @@ func (c *conn) startTicking() {
 	}
 }
 
-// direct does a Tread without the library, which would only carry it from goroutine to goroutine.
-func (s *session) direct(r *request) error {
-	s.mu.Lock()
-	s.asked++
-	r.busy = s.asked > 1
-	s.mu.Unlock()
-	r.file.hold()
+// start does a request: here, when that is likely to be quick and nothing else is there to be done meanwhile.
+func (s *session) start(r *request) error {
 	c := s.conn
-	if r.busy || r.file.stream() || !c.turn.fast.Load() || c.br.Buffered() > 0 {
-		go s.doRead(r)
+	if r.busy || r.waits() || !c.turn.fast.Load() || c.br.Buffered() > 0 {
+		go s.run(r)
 		return nil
 	}
 	n := c.turn.n.Add(1)
 	c.startTicking()
-	s.doRead(r)
+	s.run(r)
 	if !c.turn.n.CompareAndSwap(n, n+1) {
 		return errReplaced
 	}
 	return nil
 }
 
-// doRead reads and answers.
-func (s *session) doRead(r *request) {
-	defer s.answered()
-	defer r.file.drop()
-	began := time.Now()
-	if err := r.readSafely(); err != nil {
-		s.answer(r, []zcore.Piece{{Mem: errorFrame(r.msg.tag, errnoOf(err))}})
-	} else {
-		s.answer(r, r.encode(nil, true))
-	}
-	s.conn.turn.fast.Store(time.Since(began) < quick)
-}
-
-// readSafely makes a panic an error, as the library does for other requests: one read that fails badly
-// must not end the others.
-func (r *request) readSafely() (err error) {
-	defer func() {
-		if p := recover(); p != nil {
-			r.s.srv.log.warn("9p: a read failed badly", "cause", p, "stack", string(debug.Stack()))
-			err = linux.EFAULT
-		}
-	}()
-	return r.read()
-}
+// waits tells requests that most often wait for something.
+func (r *request) waits() bool { return r.msg.typ == tRead && r.file.stream() }

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+
+	"github.com/hugelgupf/p9/p9"
 )
 
 // msgType is the type of a 9P message.
@@ -45,13 +47,15 @@ const (
 )
 
 const (
-	headerLen = 7        // size[4] type[1] tag[2]
-	ioHeader  = 24       // what 9P takes off msize for the payload of a read or write (IOHDRSZ)
-	writeHead = 7 + 16   // header and fixed part of Twrite
-	maxBody   = 8 << 10  // longest message but Twrite that is looked at: 16 names and more fit
-	maxWrite  = 64 << 10 // most that one Twrite takes: the rest is for the client to send again
-	maxNames  = 16       // names in a Twalk
-	maxName   = 255      // bytes in a name
+	headerLen = 7          // size[4] type[1] tag[2]
+	direntLen = 24         // an entry of Rreaddir without its name
+	maxCount  = 64<<10 - 1 // most bytes of entries in one Rreaddir
+	ioHeader  = 24         // what 9P takes off msize for the payload of a read or write (IOHDRSZ)
+	writeHead = 7 + 16     // header and fixed part of Twrite
+	maxBody   = 8 << 10    // longest message but Twrite that is looked at: 16 names and more fit
+	maxWrite  = 64 << 10   // most that one Twrite takes: the rest is for the client to send again
+	maxNames  = 16         // names in a Twalk
+	maxName   = 255        // bytes in a name
 	noFid     = ^uint32(0)
 	noTag     = ^uint16(0)
 	minMsize  = 4096
@@ -73,6 +77,7 @@ var (
 	errShort    = errors.New("message ends early or has bytes after its end")
 	errBadName  = errors.New("name is empty, '.', '..', or has '/' or NUL in it")
 	errLongName = errors.New("name is longer than 255 bytes")
+	errNoAname  = errors.New("attach to /, /head or /@TID")
 	errNames    = errors.New("more than 16 names in one walk")
 	errTooLong  = errors.New("message is longer than any of its type")
 )
@@ -92,7 +97,7 @@ func parseHeader(b *[headerLen]byte) header {
 	}
 }
 
-// message is a request as the guard reads it; only the fields of its type are set.
+// message is a request as it came; only the fields of its type are set.
 type message struct {
 	header
 	fid, newfid uint32
@@ -163,13 +168,14 @@ func (m *message) parseNames(c *cursor) error {
 	if n > maxNames {
 		return errNames
 	}
+	m.names = make([]string, 0, n)
 	for range n {
 		name := c.str()
 		if c.bad {
 			return errShort
 		}
 		if err := checkName(name); err != nil {
-			return err
+			return &refusedName{name, err}
 		}
 		m.names = append(m.names, name)
 	}
@@ -238,6 +244,25 @@ func (f frame) u16(v uint16) frame { return binary.LittleEndian.AppendUint16(f, 
 func (f frame) u32(v uint32) frame { return binary.LittleEndian.AppendUint32(f, v) }
 func (f frame) u64(v uint64) frame { return binary.LittleEndian.AppendUint64(f, v) }
 func (f frame) str(s string) frame { return append(f.u16(uint16(len(s))), s...) }
+
+func (f frame) qid(q p9.QID) frame { return f.u8(uint8(q.Type)).u32(q.Version).u64(q.Path) }
+
+func (f frame) attr(a *p9.Attr) frame {
+	f = f.u32(uint32(a.Mode)).u32(uint32(a.UID)).u32(uint32(a.GID)).u64(uint64(a.NLink)).u64(uint64(a.RDev))
+	f = f.u64(a.Size).u64(a.BlockSize).u64(a.Blocks)
+	f = f.u64(a.ATimeSeconds).u64(a.ATimeNanoSeconds).u64(a.MTimeSeconds).u64(a.MTimeNanoSeconds)
+	f = f.u64(a.CTimeSeconds).u64(a.CTimeNanoSeconds).u64(a.BTimeSeconds).u64(a.BTimeNanoSeconds)
+	return f.u64(a.Gen).u64(a.DataVersion)
+}
+
+func (f frame) statfs(s *p9.FSStat) frame {
+	f = f.u32(s.Type).u32(s.BlockSize).u64(s.Blocks).u64(s.BlocksFree).u64(s.BlocksAvailable)
+	return f.u64(s.Files).u64(s.FilesFree).u64(s.FSID).u32(s.NameLength)
+}
+
+func (f frame) dirent(d p9.Dirent) frame {
+	return f.qid(d.QID).u64(d.Offset).u8(uint8(d.Type)).str(d.Name)
+}
 
 // done fills in the size, of which extra bytes follow the frame on the wire.
 func (f frame) done(extra int) frame {

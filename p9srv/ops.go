@@ -1,0 +1,308 @@
+package p9srv
+
+import (
+	"errors"
+	"math"
+	"strings"
+
+	"github.com/hugelgupf/p9/linux"
+	"github.com/hugelgupf/p9/p9"
+
+	"wcfs/zcore/tree"
+)
+
+// checkAttach checks the aname, and lets the first attach of the connection decide its domain.
+func (r *request) checkAttach() error {
+	m, c := &r.msg, r.s.conn
+	m.newfid = m.fid
+	names, err := attachNames(m.aname)
+	if err != nil {
+		return err
+	}
+	m.names = names
+	if !c.peer.allows(m.aname) {
+		c.srv.log.warn("9p: attach refused: --9p-map does not allow it", "peer", c.peer.String(), "aname", m.aname)
+		return linux.EACCES
+	}
+	c.joinDomain(m.uname)
+	return nil
+}
+
+// attachNames turns an aname into the names to walk: the root, head or @<tid>.
+func attachNames(aname string) ([]string, error) {
+	name := strings.Trim(aname, "/")
+	if name == "" {
+		return nil, nil
+	}
+	if name != "head" && !isSnapshot(name) {
+		return nil, &refusedName{name, errNoAname}
+	}
+	return []string{name}, nil
+}
+
+// isSnapshot tells names of the form @<tid>.
+func isSnapshot(name string) bool {
+	return len(name) == 17 && name[0] == '@' && strings.Trim(name[1:], "0123456789abcdef") == ""
+}
+
+func admitAttachLocked(s *session, r *request) error { return s.reserveFidLocked(r.msg.fid) }
+
+// attach answers Tattach.
+func (r *request) attach() error {
+	at := newNodeRef(r.s.srv.opts.Tree.Root())
+	for _, name := range r.msg.names {
+		next, err := at.step(r.ctx, name)
+		at.drop()
+		if err != nil {
+			return err
+		}
+		at = next
+	}
+	if at.Kind() != tree.Dir {
+		at.drop()
+		return tree.ErrNotDir
+	}
+	r.newFile = newFile(r.s, at)
+	r.reply = r.frame(tAttach + 1).qid(at.qid())
+	return nil
+}
+
+// admitWalkLocked reserves the fid a walk leads to.
+func admitWalkLocked(s *session, r *request) error {
+	m, f := &r.msg, r.file
+	if m.newfid == m.fid {
+		if f.state != walked || f.users > 0 {
+			return linux.EBUSY
+		}
+		f.state, r.old = moving, f
+	} else if err := s.reserveFidLocked(m.newfid); err != nil {
+		return err
+	}
+	r.from, r.file = f.node.share(), nil
+	return nil
+}
+
+// walk answers Twalk. As 9P says, a name that is not there ends the walk: when it is not the first, the reply has
+// what there was before it, and newfid stays as it is.
+func (r *request) walk() error {
+	at := r.from.share()
+	reply := r.frame(tWalk + 1).u16(0)
+	for i, name := range r.msg.names {
+		next, err := at.step(r.ctx, name)
+		at.drop()
+		if err != nil {
+			if i == 0 || !ofName(err) {
+				return err
+			}
+			r.reply = reply
+			return nil
+		}
+		at = next
+		reply = reply.qid(at.qid())
+		reply[headerLen]++
+	}
+	r.newFile = newFile(r.s, at)
+	r.reply = reply
+	return nil
+}
+
+// ofName tells errors that say that a name is not there. Linux makes ENOENT of a walk that ends early, which
+// would be wrong for the others: the database is away, or the walk was flushed.
+func ofName(err error) bool {
+	return errors.Is(err, tree.ErrNotExist) || errors.Is(err, tree.ErrNotDir) || errors.Is(err, tree.ErrInvalid)
+}
+
+// settleWalkLocked is for Tattach too.
+func settleWalkLocked(s *session, r *request, _ bool) {
+	switch {
+	case r.newFile != nil:
+		s.fids[r.msg.newfid] = r.newFile
+	case r.old != nil:
+		r.old.state = walked
+	default:
+		s.dropFidLocked(r.msg.newfid)
+	}
+}
+
+// Bits of the flags of Tlopen: those of open(2) on Linux.
+const (
+	openMode  = 3
+	readOnly  = 0
+	writeOnly = 1
+	openTrunc = 01000
+)
+
+func openWrites(flags uint32) bool { return flags&openMode != 0 || flags&openTrunc != 0 }
+
+func admitOpenLocked(_ *session, r *request) error {
+	switch f := r.file; {
+	case f.state != walked:
+		return linux.EBUSY
+	case f.node.Kind() == tree.Dir && openWrites(r.msg.flags):
+		return linux.EISDIR
+	}
+	r.file.state = opening
+	return nil
+}
+
+// open answers Tlopen.
+func (r *request) open() error {
+	f := r.file
+	if f.node.Kind() != tree.Dir {
+		h, err := f.node.Open(r.ctx, tree.Caller{Domain: r.s.conn.domain.Load(), Padded: true}, openWrites(r.msg.flags))
+		if err != nil {
+			return err
+		}
+		f.handle = h
+	}
+	r.reply = r.frame(tLopen + 1).qid(f.node.qid()).u32(0)
+	return nil
+}
+
+func settleOpenLocked(_ *session, r *request, ok bool) {
+	switch f := r.file; {
+	case f.state != opening: // a Tclunk came after it
+	case ok:
+		f.state, f.mode = opened, r.msg.flags&openMode
+	default:
+		f.state = walked
+	}
+}
+
+// admitReadLocked cuts count to what a reply can carry.
+func admitReadLocked(s *session, r *request) error {
+	m, f := &r.msg, r.file
+	m.count = min(m.count, s.msize-ioHeader)
+	switch {
+	case f.node.Kind() == tree.Dir:
+		return linux.EISDIR
+	case f.state != opened:
+		return linux.EBADF
+	case m.offset > math.MaxInt64-uint64(m.count):
+		return linux.EINVAL
+	case f.mode == writeOnly:
+		return linux.EBADF
+	}
+	return nil
+}
+
+func admitReaddirLocked(s *session, r *request) error {
+	m, f := &r.msg, r.file
+	m.count = min(m.count, s.msize-ioHeader, maxCount)
+	switch {
+	case f.node.Kind() != tree.Dir:
+		return linux.ENOTDIR
+	case f.state != opened:
+		return linux.EBADF
+	}
+	return nil
+}
+
+func admitWriteLocked(_ *session, r *request) error {
+	switch f := r.file; {
+	case !f.stream():
+		return linux.EROFS
+	case f.state != opened || f.mode == readOnly:
+		return linux.EBADF
+	}
+	return nil
+}
+
+// write answers Twrite.
+func (r *request) write() error {
+	n, err := r.file.handle.Write(r.ctx, r.msg.data, int64(r.msg.offset))
+	if err != nil {
+		return err
+	}
+	r.reply = r.frame(tWrite + 1).u32(uint32(n))
+	return nil
+}
+
+// getattr answers Tgetattr with what Linux calls P9_STATS_BASIC, whatever was asked for.
+func (r *request) getattr() error {
+	a, err := r.file.node.Attr(r.ctx)
+	if err != nil {
+		return err
+	}
+	mode := p9.ModeRegular
+	if a.Dir {
+		mode = p9.ModeDirectory
+	}
+	sec, nsec := uint64(a.Mtime.Unix()), uint64(a.Mtime.Nanosecond())
+	const basic = 1<<11 - 1
+	r.reply = newFrame(tGetattr+1, r.msg.tag).u64(basic).qid(r.file.node.qid()).attr(&p9.Attr{
+		Mode: mode | p9.FileMode(a.Perm), UID: p9.UID(r.s.srv.uid), GID: p9.GID(r.s.srv.gid),
+		NLink: p9.NLink(a.Nlink), Size: uint64(a.Size), BlockSize: uint64(a.Blksize), Blocks: uint64(a.Size+511) / 512,
+		ATimeSeconds: sec, ATimeNanoSeconds: nsec, MTimeSeconds: sec, MTimeNanoSeconds: nsec, CTimeSeconds: sec, CTimeNanoSeconds: nsec,
+	})
+	return nil
+}
+
+// setattrLocked answers Tsetattr. A shell's ">" truncates what it opens: that changes nothing of a watch file. Times
+// come with it.
+func setattrLocked(_ *session, r *request) error {
+	m := &r.msg
+	if !r.file.stream() || m.flags&(setMode|setUID|setGID) != 0 || m.flags&setSize != 0 && m.offset != 0 {
+		return linux.EROFS
+	}
+	r.reply = r.frame(tSetattr + 1)
+	return nil
+}
+
+func fsyncLocked(_ *session, r *request) error {
+	if r.file.state != opened {
+		return linux.EBADF
+	}
+	r.reply = r.frame(tFsync + 1)
+	return nil
+}
+
+// statfsLocked answers Tstatfs, for all alike: nothing is allocated, and nothing is free.
+func statfsLocked(_ *session, r *request) error {
+	r.reply = newFrame(tStatfs+1, r.msg.tag).statfs(&p9.FSStat{Type: 0x01021997 /* V9FS_MAGIC */, BlockSize: 4096, NameLength: maxName})
+	return nil
+}
+
+// admitClunkLocked ends what waits in requests for the fid: nobody is left to read or write.
+func admitClunkLocked(s *session, r *request) error {
+	f := r.file
+	if f.state == moving {
+		return linux.EBUSY
+	}
+	f.state = gone
+	if f.users > 0 {
+		for _, other := range s.tags {
+			if other.file == f {
+				other.cancel()
+			}
+		}
+	}
+	return nil
+}
+
+// waitsForOthers leaves a Tclunk to the last of the requests in flight for its fid, if there are any: they are answered
+// first, so that none of them gets to what the client has under the same number next.
+func (s *session) waitsForOthers(r *request) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if r.file.users == 0 {
+		return false
+	}
+	r.file.clunk = r
+	return true
+}
+
+// clunk answers Tclunk.
+func (r *request) clunk() error {
+	r.file.drop()
+	r.reply = r.frame(tClunk + 1)
+	return nil
+}
+
+// remove answers Tremove, which is a Tclunk that fails.
+func (r *request) remove() error {
+	r.file.drop()
+	return linux.EROFS
+}
+
+func settleClunkLocked(s *session, r *request, _ bool) { s.dropFidLocked(r.msg.fid) }
