@@ -32,7 +32,7 @@ func printUsage(w io.Writer, parser *kong.Kong, options *flag.FlagSet) {
 // the glog library, which are accepted; logs go to stderr whatever they say.
 func (p *program) dropIn(parser *kong.Kong, args []string) error {
 	var (
-		s       = serveCmd{PinTimeout: defaultPinTimeout, Retention: defaultRetention, dropIn: true}
+		s       = serveCmd{PinTimeout: defaultPinTimeout, Retention: defaultRetention, OnFileChange: changeEndsAll, dropIn: true}
 		fs      = flag.NewFlagSet("wcfs", flag.ContinueOnError)
 		verbose int
 		ignored struct {
@@ -45,6 +45,7 @@ func (p *program) dropIn(parser *kong.Kong, args []string) error {
 	fs.BoolVar(&s.Debug, "debug", false, "serve .wcfs/debug/zhead, a stream of the transactions processed")
 	fs.BoolVar(&s.Autoexit, "autoexit", false, "exit when nothing has been open for a minute")
 	fs.DurationVar(&s.PinTimeout, "pintimeout", s.PinTimeout, "kill clients that do not acknowledge a pin within this `DURATION`")
+	fs.StringVar(&s.OnFileChange, "on-file-change", s.OnFileChange, "`WHAT` fails when a bigfile is deleted or its block size, table or state is replaced: file or mount")
 	fs.IntVar(&verbose, "v", 0, "log `LEVEL`; more than 0 logs more")
 	fs.BoolVar(&ignored.b, "logtostderr", true, "accepted: logs always go to stderr")
 	fs.BoolVar(&ignored.b, "alsologtostderr", true, "accepted: logs always go to stderr")
@@ -67,6 +68,8 @@ func (p *program) dropIn(parser *kong.Kong, args []string) error {
 		return wrongUse("expected ZURL and MNT after the options, got %q", fs.Args())
 	case s.PinTimeout <= 0:
 		return wrongUse("-pintimeout %v: must be more than 0", s.PinTimeout)
+	case s.OnFileChange != changeEndsFile && s.OnFileChange != changeEndsAll:
+		return wrongUse("-on-file-change %q: must be file or mount", s.OnFileChange)
 	}
 	s.ZURL, s.Mount = fs.Arg(0), fs.Arg(1)
 	p.log = newLogger(p.stderr, verbose > 0)

@@ -23,6 +23,8 @@ type serveCmd struct {
 	Retention  time.Duration `name:"retention" default:"1m" help:"How far back from head a watch may begin, also at tids from before the server's start."`
 	ReadAhead  int           `name:"read-ahead-kb" placeholder:"KB" help:"Raise the kernel's read-ahead for the mount; 1024 is good for sequential readers."`
 
+	OnFileChange string `name:"on-file-change" enum:"file,mount" default:"file" help:"What fails when a bigfile being served is deleted, or its block size, table or state is replaced: this file, or the mount for all."`
+
 	AnyKernel bool `help:"Serve also on a kernel that is older than what wcfs needs, by its release."`
 
 	DebugAddr string `name:"debug-addr" placeholder:"HOST:PORT" help:"Serve profiles of this process (pprof) at this loopback address."`
@@ -34,6 +36,12 @@ type serveCmd struct {
 	dropIn   bool // access as existing clients count on it
 	usedHere bool // this process itself reads the mount, as the demo does
 }
+
+// The values of --on-file-change.
+const (
+	changeEndsFile = "file"
+	changeEndsAll  = "mount"
+)
 
 // Run serves until a signal, an unmount from outside, or autoexit.
 func (c *serveCmd) Run(p *program) error {
@@ -99,7 +107,10 @@ func (c *serveCmd) start(p *program) (_ *server, err error) {
 	if s.stor, err = openStorage(p.ctx, c.ZURL, &c.storageOptions); err != nil {
 		return nil, err
 	}
-	if s.core, err = zcore.New(p.ctx, s.stor, zcore.Options{PinTimeout: c.PinTimeout, Retention: c.Retention, Log: p.log}); err != nil {
+	s.core, err = zcore.New(p.ctx, s.stor, zcore.Options{
+		PinTimeout: c.PinTimeout, Retention: c.Retention, FileChangeEndsAll: c.OnFileChange == changeEndsAll, Log: p.log,
+	})
+	if err != nil {
 		return nil, err
 	}
 	s.tree = tree.New(s.core, tree.Options{Debug: c.Debug, MoreStats: s.moreStats, Version: version()})

@@ -28,6 +28,7 @@ func status(err error) fuse.Status {
 		{tree.ErrPermission, syscall.EPERM},
 		{tree.ErrNotDir, syscall.ENOTDIR},
 		{tree.ErrIsDir, syscall.EISDIR},
+		{tree.ErrStale, syscall.ESTALE}, // of an open by an old name: the kernel looks that up anew
 	} {
 		if errors.Is(err, e.kind) {
 			return fuse.Status(e.errno)

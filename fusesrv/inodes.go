@@ -15,7 +15,8 @@ type inode struct {
 
 	lookups uint64 // LOOKUPs answered and not forgotten yet; guard: inodes.mu
 	oid     zodb.Oid
-	isHead  bool // node is head/bigfile/<oid>
+	isHead  bool   // node is head/bigfile/<oid>
+	dir     uint64 // id of the directory a head file was found in; immutable once in the table
 }
 
 // inodes is the table of nodes the kernel knows. Lock order: mu is a leaf.
@@ -49,7 +50,7 @@ func (t *inodes) enter(parent *inode, name string, fresh *inode, isRev bool) *in
 		in = fresh
 		t.byID[in.id] = in
 		if in.isHead {
-			t.heads[in.oid] = in.id
+			t.heads[in.oid], in.dir = in.id, parent.id
 		}
 		in.rev = parent.rev
 		if isRev && in.rev == nil {
@@ -116,7 +117,8 @@ func (t *inodes) surplusRevs() []*revDir {
 	return t.revs.surplus()
 }
 
-// head returns the node id of head/bigfile/<oid>, if the kernel knows it.
+// head returns the node id of head/bigfile/<oid>, if the kernel knows it: the one looked up last, should the file have
+// failed and be another by now.
 func (t *inodes) head(oid zodb.Oid) (uint64, bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -124,17 +126,27 @@ func (t *inodes) head(oid zodb.Oid) (uint64, bool) {
 	return id, ok
 }
 
+// headDir returns the node id of the directory that the kernel has found head/bigfile/<oid> in.
+func (t *inodes) headDir(oid zodb.Oid) (uint64, bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	id, ok := t.heads[oid]
+	if !ok {
+		return 0, false
+	}
+	return t.byID[id].dir, true
+}
+
 // ids lists all nodes, head files first: these are what may be stale.
 func (t *inodes) ids() []uint64 {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	list := make([]uint64, 0, len(t.byID))
-	for _, id := range t.heads {
-		list = append(list, id)
-	}
-	for id, in := range t.byID {
-		if !in.isHead {
-			list = append(list, id)
+	for _, heads := range []bool{true, false} {
+		for id, in := range t.byID {
+			if in.isHead == heads {
+				list = append(list, id)
+			}
 		}
 	}
 	return list

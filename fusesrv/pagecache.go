@@ -54,6 +54,24 @@ func (s *Server) Invalidate(oid zodb.Oid, off, size int64) error {
 	return notified("invalidate", node, s.fuse.InodeNotify(node, off, size))
 }
 
+// Drop implements zcore.PageCache.
+func (s *Server) Drop(oid zodb.Oid) error {
+	node, ok := s.fs.inodes.head(oid)
+	if !ok {
+		return nil
+	}
+	return notified("drop", node, s.fuse.InodeNotify(node, 0, 0))
+}
+
+// DropName implements zcore.PageCache.
+func (s *Server) DropName(oid zodb.Oid) error {
+	dir, ok := s.fs.inodes.headDir(oid)
+	if !ok {
+		return nil
+	}
+	return notified("drop name in", dir, s.fuse.EntryNotify(dir, oid.String()))
+}
+
 // InvalidateAttr implements zcore.PageCache.
 func (s *Server) InvalidateAttr(oid zodb.Oid) error {
 	node, ok := s.fs.inodes.head(oid)

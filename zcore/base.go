@@ -119,6 +119,9 @@ func (b *BaseFile) Read(ctx context.Context, dom *Domain, size int, off int64) (
 	if dom.Failed() {
 		return Data{}, errDomainFailed
 	}
+	if err := b.f.failed(); err != nil { // nobody says any more what watches over it must not see
+		return Data{}, err
+	}
 	if off < 0 || off >= b.size || size <= 0 {
 		return b.RevFile.Read(ctx, size, off)
 	}
@@ -146,6 +149,9 @@ func (b *BaseFile) Read(ctx context.Context, dom *Domain, size int, off int64) (
 	unsafe := c.waitPins(wctx, msgs)
 	if unsafe == nil && (dom.Failed() || set.answered(parts)) { // by an error too: after one the kernel reads again
 		unsafe = errDomainFailed
+	}
+	if failed := b.f.failed(); failed != nil { // watches that were asked may be gone by that
+		unsafe = failed
 	}
 	if unsafe != nil {
 		if d.Done != nil {

@@ -42,7 +42,7 @@ func (c *Core) dirty(batch []zodb.Commit, deltas [][]history.FileDelta) map[zodb
 		}
 		for _, d := range ds {
 			f := c.file(d.File.Oid)
-			if f == nil { // being looked up for the first time: nothing of it is cached
+			if f == nil || f.h != d.File { // being looked up, or failed: nothing of it is cached
 				continue
 			}
 			x := out[d.File.Oid]
@@ -59,21 +59,6 @@ func (c *Core) dirty(batch []zodb.Commit, deltas [][]history.FileDelta) map[zodb
 		}
 	}
 	return out
-}
-
-// addFailed adds all blocks of files that failed. What they were before does not matter: nothing of it is kept.
-func (c *Core) addFailed(out map[zodb.Oid]*dirty, failed map[*history.File][]Blk, first zodb.Tid) {
-	for h, blks := range failed {
-		f := c.file(h.Oid)
-		if f == nil {
-			continue
-		}
-		x := &dirty{f: f, blks: map[Blk]change{}}
-		for _, blk := range blks {
-			x.blks[blk] = change{tid: first}
-		}
-		out[h.Oid] = x
-	}
 }
 
 // dropChanged removes what changed from the page cache, keeping it for @rev where it can, then has

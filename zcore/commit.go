@@ -32,12 +32,15 @@ func (c *Core) Run(ctx context.Context) error {
 	return nil
 }
 
-// follow receives commits. A changed ZBigFile is noticed here, before any wait.
+// follow receives commits. A changed ZBigFile that ends all is noticed here, before any wait.
 func (c *Core) follow(ctx context.Context) error {
 	err := c.stor.Follow(ctx, c.tail.T0(), func(com zodb.Commit) error {
 		c.step(StepReceived)
-		if err := c.checkFiles(ctx, com); err != nil {
-			return err
+		if c.opts.FileChangeEndsAll {
+			check := func() error { return c.tail.CheckFiles(ctx, com) }
+			if err := c.retry(ctx, "check files", check); err != nil && c.endsAll(err) {
+				return err
+			}
 		}
 		c.mu.Lock()
 		c.queue = append(c.queue, com)
@@ -67,54 +70,19 @@ func (c *Core) failUnlessDone(ctx context.Context, err error) error {
 	return err
 }
 
-// checkFiles returns an error if a file changed in a way that ends the service. A file whose record cannot be
-// read fails alone, when the commit is applied.
-func (c *Core) checkFiles(ctx context.Context, com zodb.Commit) error {
-	err := c.retry(ctx, "check files", func() error { return c.tail.CheckFiles(ctx, com) })
-	var changed *history.FileChanged
-	if errors.As(err, &changed) {
-		return changed
-	}
-	var bad *history.FileError
-	if isAnswer(err) && errors.As(err, &bad) {
-		return nil
-	}
-	return err
-}
-
-// delta has history record what a commit did. What goes wrong with one file takes only that one out of service:
-// its blocks are added to failed, to be dropped like changed ones.
-func (c *Core) delta(ctx context.Context, com zodb.Commit, failed map[*history.File][]Blk) (d []history.FileDelta, err error) {
-	steps := []func() error{
-		func() error { return c.tail.CheckFiles(ctx, com) },
-		func() error {
+// delta finds out what a commit did, to those files that it leaves whole.
+func (c *Core) delta(ctx context.Context, com zodb.Commit) (d []history.FileDelta, err error) {
+	err = c.perFile(ctx, "check files", com, func() error { return c.tail.CheckFiles(ctx, com) })
+	if err == nil {
+		err = c.perFile(ctx, "delta", com, func() (err error) {
 			d, err = c.tail.Delta(ctx, com)
 			return err
-		},
+		})
 	}
-	for i := 0; i < len(steps); {
-		err := c.retry(ctx, "delta", steps[i])
-		var bad *history.FileError
-		var changed *history.FileChanged
-		switch {
-		case err == nil:
-			i++
-		case ctx.Err() == nil && isAnswer(err) && errors.As(err, &bad) && !errors.As(err, &changed):
-			for _, f := range bad.Files {
-				failed[f] = append(failed[f], c.failFile(f, com.Tid, bad.Err)...)
-			}
-		default:
-			return nil, fmt.Errorf("commit %s: %w", com.Tid, err)
-		}
+	if err != nil {
+		err = fmt.Errorf("commit %s: %w", com.Tid, err)
 	}
-	return d, nil
-}
-
-// failFile takes a file out of service for good, from the commit tid on, which is not in view yet. It returns the
-// blocks that the page cache may have.
-func (c *Core) failFile(f *history.File, tid zodb.Tid, cause error) []Blk {
-	c.log.Error("file fails: its blocks cannot be told any more", "file", f.Oid, "commit", tid, "cause", cause)
-	return c.tail.Fail(f, cause)
+	return d, err
 }
 
 // maxBatch bounds how many commits are taken at once: readers of what a batch touches wait for all of it.
@@ -143,9 +111,8 @@ func (c *Core) commit(ctx context.Context, batch []zodb.Commit) error {
 	c.tail.Publish(batch)
 	c.step(StepPublished)
 	var deltas [][]history.FileDelta
-	failed := map[*history.File][]Blk{}
 	for _, com := range batch {
-		d, err := c.delta(ctx, com, failed)
+		d, err := c.delta(ctx, com)
 		if err != nil {
 			return err
 		}
@@ -154,8 +121,10 @@ func (c *Core) commit(ctx context.Context, batch []zodb.Commit) error {
 	c.step(StepDelta)
 	old, last := c.moveView(batch[len(batch)-1].Tid)
 	c.step(StepView)
+	if err := c.forgetFailed(ctx); err != nil {
+		return err
+	}
 	files := c.dirty(batch, deltas)
-	c.addFailed(files, failed, batch[0].Tid)
 	if err := c.dropChanged(ctx, files, old, last); err != nil {
 		return err
 	}

@@ -10,6 +10,8 @@
 //
 //	publish -> delta -> view = t -> keep and invalidate changed blocks -> announce t
 //
+// A file that cannot be followed over a commit fails alone (filefail.go), before that is announced.
+//
 // Keeping old blocks for @rev (keep.go) means to settle what they are; the copy is made in the background.
 //
 // A read takes the view, tracks what it looked up, loads, has older watches pin, and is answered. New
@@ -42,6 +44,10 @@ type Options struct {
 	BlockBytes int           // bound of the cache of recently used blocks; default 64 MiB
 	Log        *slog.Logger  // default slog.Default()
 
+	// FileChangeEndsAll has EIO mode follow when a bigfile that was looked up is deleted, or its block size, table or
+	// state is replaced. Else that file fails alone.
+	FileChangeEndsAll bool
+
 	// Step, for tests, is called between the steps of commits, reads and watches.
 	Step func(Step)
 }
@@ -68,19 +74,22 @@ type Core struct {
 	cancel context.CancelCauseFunc
 	failed chan struct{} // closed in EIO mode
 
-	mu       sync.Mutex
-	view     zodb.Tid                  // mu; new reads of head are served as of this
-	head     zodb.Tid                  // mu; announced
-	viewMove chan struct{}             // mu; closed and replaced when view moves
-	headMove chan struct{}             // mu; closed and replaced when head moves
-	files    map[zodb.Oid]*HeadFile    // mu
-	revs     map[revKey]*keptRev       // mu; attributes kept for pins
-	base     headBase                  // mu
-	zheads   map[*ZheadStream]struct{} // mu
-	killing  map[int]int               // mu; faulty links by process, while it is being killed
-	failure  error                     // mu
-	queue    []zodb.Commit             // mu; followed, not yet published
-	queued   chan struct{}             // cap 1; told when queue grew
+	mu        sync.Mutex
+	view      zodb.Tid                  // mu; new reads of head are served as of this
+	head      zodb.Tid                  // mu; announced
+	viewMove  chan struct{}             // mu; closed and replaced when view moves
+	headMove  chan struct{}             // mu; closed and replaced when head moves
+	files     map[zodb.Oid]*HeadFile    // mu
+	failing   []*HeadFile               // mu; failed, and not forgotten yet
+	lost      map[zodb.Oid]*HeadFile    // mu; the last that failed and was forgotten, until it is found again
+	revs      map[revKey]*keptRev       // mu; attributes kept for pins
+	base      headBase                  // mu
+	zheads    map[*ZheadStream]struct{} // mu
+	killing   map[int]int               // mu; faulty links by process, while it is being killed
+	failure   error                     // mu
+	nFileFail int64                     // mu; files that have failed so far
+	queue     []zodb.Commit             // mu; followed, not yet published
+	queued    chan struct{}             // cap 1; told when queue grew
 
 	outage atomic.Int64 // when the database last failed to answer, Unix ns; 0 once it answered again
 
@@ -121,6 +130,7 @@ func New(ctx context.Context, stor zodb.Storage, opts Options) (*Core, error) {
 		viewMove:    make(chan struct{}),
 		headMove:    make(chan struct{}),
 		files:       map[zodb.Oid]*HeadFile{},
+		lost:        map[zodb.Oid]*HeadFile{},
 		revs:        map[revKey]*keptRev{},
 		zheads:      map[*ZheadStream]struct{}{},
 		killing:     map[int]int{},

@@ -46,6 +46,10 @@ type PageCache interface {
 	// Invalidate drops [off, off+size) of head/bigfile/<oid>. It blocks while the kernel holds a page
 	// of the range locked, which is until READs of it are answered.
 	Invalidate(oid zodb.Oid, off, size int64) error
+	// Drop drops all pages and attributes of head/bigfile/<oid>. It blocks as Invalidate does.
+	Drop(oid zodb.Oid) error
+	// DropName makes the kernel look head/bigfile/<oid> up anew. It blocks while others look names up.
+	DropName(oid zodb.Oid) error
 	// InvalidateAttr makes the kernel ask for size and mtime of head/bigfile/<oid> anew.
 	InvalidateAttr(oid zodb.Oid) error
 	// Upload stores data at off of head/bigfile/<oid>. It blocks as Invalidate does.

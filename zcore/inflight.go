@@ -29,16 +29,22 @@ type read struct {
 	hold *history.Hold
 }
 
-// beginRead takes the current view and, in the same critical section, notes the READ as under way.
-func (f *HeadFile) beginRead(dom *Domain, blk Blk) *read {
+// beginRead takes the current view and, in the same critical section, notes the READ as under way. None
+// begins in a file that has failed.
+func (f *HeadFile) beginRead(dom *Domain, blk Blk) (*read, error) {
 	r := &read{f: f, blk: blk, dom: dom, hold: f.c.tail.Hold(0)}
 	c := f.c
 	c.mu.Lock()
+	if err := f.failed(); err != nil {
+		c.mu.Unlock()
+		r.hold.Release()
+		return nil, err
+	}
 	r.view = c.view
 	r.addLocked()
 	c.mu.Unlock()
 	r.hold.Move(r.view)
-	return r
+	return r, nil
 }
 
 // renew takes the current view anew.

@@ -3,7 +3,6 @@ package zcore
 import (
 	"context"
 	"errors"
-	"fmt"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -16,22 +15,25 @@ import (
 // Blk is the number of a block in its file.
 type Blk = zdata.Blk
 
-// HeadFile is a bigfile under head/. Once looked up it is known until the server ends.
+// HeadFile is a bigfile under head/. Once looked up it is known until it fails or the server ends.
 type HeadFile struct {
 	c *Core
 	h *history.File
 
-	shown   atomic.Int64  // largest size that was ever announced, bytes
-	uploads chan struct{} // bounds uploads at once
+	shown   atomic.Int64               // largest size that was ever announced, bytes
+	uploads chan struct{}              // bounds uploads at once
+	failure atomic.Pointer[FileFailed] // set once, under Core.mu
+	uses    atomic.Int64               // how many have it open
 
 	reads map[Blk]*blkReads // Core.mu
 	swept time.Time         // Core.mu
 
 	mu        sync.Mutex
-	watches   map[*Domain]*watchTable // mu
-	cacheLock map[Blk]chan struct{}   // mu; held per block over uploads and invalidations
-	small     map[Blk]struct{}        // mu; blocks that had one small READ, at most maxSmall
-	keeps     []*keep                 // mu; old blocks on their way to @rev
+	watches   map[*Domain]*watchTable   // mu
+	all       map[*clientWatch]struct{} // mu; those over a base too
+	cacheLock map[Blk]chan struct{}     // mu; held per block over uploads and invalidations
+	small     map[Blk]struct{}          // mu; blocks that had one small READ, at most maxSmall
+	keeps     []*keep                   // mu; old blocks on their way to @rev
 
 	recent     [recentBlks]Blk // mu; where readers in order are
 	nextRecent int             // mu; the next of recent to be replaced
@@ -47,7 +49,8 @@ type FileAttr struct {
 // Oid is the ZBigFile's.
 func (f *HeadFile) Oid() zodb.Oid { return f.h.Oid }
 
-// Lookup finds the bigfile oid at head. ErrInvalid when it is none, ErrIO when the database fails.
+// Lookup finds the bigfile oid at head. ErrInvalid when it is none, ErrNotExist when it is none any more, ErrIO when
+// the database fails.
 func (c *Core) Lookup(ctx context.Context, oid zodb.Oid) (*HeadFile, error) {
 	if c.isFailed() {
 		return nil, ErrNotConn
@@ -61,9 +64,12 @@ func (c *Core) Lookup(ctx context.Context, oid zodb.Oid) (*HeadFile, error) {
 		h, wait, err := c.lookupOnce(ctx, oid)
 		switch {
 		case err != nil:
-			return nil, err
+			return nil, c.lostError(oid, err)
 		case wait == 0:
-			return c.addFile(h), nil
+			if f := c.addFile(h); f != nil {
+				return f, nil
+			}
+			continue // it failed meanwhile
 		}
 		if err := c.waitView(ctx, wait); err != nil {
 			return nil, err
@@ -103,18 +109,23 @@ func (c *Core) lookupError(ctx context.Context, err error, oid zodb.Oid, at zodb
 	return c.ioError(ctx, err, "lookup", oid, at)
 }
 
+// addFile returns the known file, or makes h known; nil if that is lost.
 func (c *Core) addFile(h *history.File) *HeadFile {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if f := c.files[h.Oid]; f != nil {
 		return f
 	}
+	if h.Lost() {
+		return nil
+	}
 	f := &HeadFile{
 		c: c, h: h, uploads: make(chan struct{}, uploads), reads: map[Blk]*blkReads{},
-		watches: map[*Domain]*watchTable{}, cacheLock: map[Blk]chan struct{}{},
+		watches: map[*Domain]*watchTable{}, all: map[*clientWatch]struct{}{}, cacheLock: map[Blk]chan struct{}{},
 		small: map[Blk]struct{}{},
 	}
 	c.files[h.Oid] = f
+	delete(c.lost, h.Oid)
 	return f
 }
 
@@ -122,6 +133,9 @@ func (c *Core) addFile(h *history.File) *HeadFile {
 func (f *HeadFile) Attr(ctx context.Context) (FileAttr, error) {
 	if f.c.isFailed() {
 		return FileAttr{}, ErrNotConn
+	}
+	if err := f.failed(); err != nil {
+		return FileAttr{}, err
 	}
 	size, mtime := f.sizeNow()
 	for old := f.shown.Load(); old < size && !f.shown.CompareAndSwap(old, size); old = f.shown.Load() {
@@ -146,6 +160,9 @@ func (f *HeadFile) Read(ctx context.Context, dom *Domain, size int, off int64) (
 	}
 	if dom.Failed() {
 		return Data{}, errDomainFailed
+	}
+	if err := f.failed(); err != nil {
+		return Data{}, err
 	}
 	end, _ := f.sizeNow()
 	if dom.local {
@@ -268,11 +285,11 @@ func (g blkData) end() {
 // readBlk is the order of events of a read: view, look up, track and check, load, pins.
 func (f *HeadFile) readBlk(ctx context.Context, dom *Domain, blk Blk) (blkData, error) {
 	c := f.c
-	r := f.beginRead(dom, blk)
-	m, err := f.trackBlk(ctx, r)
-	if cause := f.h.Failure(); cause != nil && err == nil { // looked at after the view is settled
-		err = fmt.Errorf("file %s has failed: %w: %w", f.Oid(), ErrIO, cause)
+	r, err := f.beginRead(dom, blk)
+	if err != nil {
+		return blkData{}, err
 	}
+	m, err := f.trackBlk(ctx, r)
 	if err != nil {
 		r.end()
 		return blkData{}, err
@@ -292,6 +309,9 @@ func (f *HeadFile) readBlk(ctx context.Context, dom *Domain, blk Blk) (blkData, 
 	err = f.pinReaders(ctx, dom, blk, r.view)
 	if err == nil && dom.Failed() { // the watch that did not acknowledge is gone by now, and was not asked
 		err = errDomainFailed
+	}
+	if failed := f.failed(); failed != nil { // as above
+		err = failed
 	}
 	if err != nil {
 		g.end()
@@ -316,6 +336,9 @@ func (f *HeadFile) trackBlk(ctx context.Context, r *read) (history.Mapping, erro
 			return m, nil
 		}
 		if err := c.waitView(ctx, wait); err != nil {
+			return m, err
+		}
+		if err := f.failed(); err != nil {
 			return m, err
 		}
 		r.renew()

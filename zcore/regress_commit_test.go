@@ -158,6 +158,8 @@ func TestManyAppendsAgainstASlowLoad(t *testing.T) {
 type recorder struct{ dropped chan int64 }
 
 func (r *recorder) Retrieve(zodb.Oid, int64, []byte) (int, error)    { return 0, nil }
+func (r *recorder) Drop(zodb.Oid) error                              { return nil }
+func (r *recorder) DropName(zodb.Oid) error                          { return nil }
 func (r *recorder) InvalidateAttr(zodb.Oid) error                    { return nil }
 func (r *recorder) Upload(zodb.Oid, int64, []byte) error             { return nil }
 func (r *recorder) StoreRev(zodb.Tid, zodb.Oid, int64, []byte) error { return nil }
@@ -237,7 +239,11 @@ func TestGraceCountsFromTheLastAnswer(t *testing.T) {
 	var reads []*read
 	for i := range 3 {
 		w.commit(map[Blk]string{Blk(5 + i): "x"})
-		reads = append(reads, f.beginRead(w.core.Host(), 0))
+		r, err := f.beginRead(w.core.Host(), 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		reads = append(reads, r)
 	}
 	quiet := func() <-chan error {
 		return background(func() error { return w.core.waitQuiet(t.Context(), f, 0, reads[2].view) })

@@ -16,7 +16,7 @@ func TestChangedZBigFileIsEIOMode(t *testing.T) {
 		"deleted": func(w *world, tx *zgen.Tx) { tx.DeleteFile(w.f) },
 	} {
 		t.Run(name, func(t *testing.T) {
-			w := newWorld(t, Options{}, map[Blk]string{0: "a0"})
+			w := newWorld(t, Options{FileChangeEndsAll: true}, map[Blk]string{0: "a0"})
 			w.want(0, "a0")
 			// even while a commit waits for a read that nobody will ever answer
 			f, _ := w.core.Lookup(context.Background(), w.f)

@@ -27,6 +27,10 @@ func (l *Link) setup(ctx context.Context, on *watchOnLink, r request) error {
 		hold.Release()
 		return err
 	}
+	if err := f.failed(); err != nil { // before or after that ended the watches it knew
+		w.drop(on)
+		return err
+	}
 	c.step(StepWatchEnter)
 	c.mu.Lock()
 	v := c.view
@@ -37,6 +41,9 @@ func (l *Link) setup(ctx context.Context, on *watchOnLink, r request) error {
 		msgs, err = w.pinMarked(ctx, r.At)
 	} else {
 		msgs, err = w.pinChanged(ctx, r.At, v)
+	}
+	if failed := f.failed(); failed != nil {
+		return failed
 	}
 	if err != nil {
 		return l.unprotected(ctx, on, w, known, r, err)
@@ -54,7 +61,7 @@ func (l *Link) setup(ctx context.Context, on *watchOnLink, r request) error {
 	if ctx.Err() != nil {
 		return errRemoved
 	}
-	return nil
+	return f.failed()
 }
 
 // unprotected ends a watch for which it cannot be found out what to pin: history was packed away, or data
@@ -90,8 +97,8 @@ func (l *Link) checkAt(r request) (*HeadFile, error) {
 	if f == nil {
 		return nil, errors.New(notKnown)
 	}
-	if err := f.h.Failure(); err != nil {
-		return nil, fmt.Errorf("the file has failed: %w", err)
+	if err := f.failed(); err != nil {
+		return nil, err
 	}
 	if f.h.Epoch > r.At {
 		return nil, fmt.Errorf("file epoch detected @%s in between (at,head=@%s]", f.h.Epoch, head)
@@ -213,6 +220,9 @@ func (w *clientWatch) pinChanged(ctx context.Context, at, v zodb.Tid) ([]*pinMsg
 			return nil, err
 		}
 		want[blk] = rev
+	}
+	if w.f.h.Lost() { // what changed is not known any more
+		return nil, errRemoved
 	}
 	c.step(StepWatchChanged)
 	w.mu.Lock()

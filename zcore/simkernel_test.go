@@ -25,6 +25,7 @@ type simKernel struct {
 	wrong error                       // mu; the first wrong thing
 	saved int                         // mu; blocks kept under @rev
 	puts  int                         // mu; uploads
+	drops int                         // mu; files dropped whole
 }
 
 type simKey struct {
@@ -154,6 +155,25 @@ func (k *simKernel) Invalidate(oid zodb.Oid, off, size int64) error {
 	}
 	return nil
 }
+
+func (k *simKernel) Drop(oid zodb.Oid) error {
+	k.mu.Lock()
+	var all []simKey
+	for key := range k.pages {
+		if key.oid == oid {
+			all = append(all, key)
+		}
+	}
+	for _, key := range all {
+		k.waitUnlocked(key).cached = false
+	}
+	delete(k.seen, oid)
+	k.drops++
+	k.mu.Unlock()
+	return nil
+}
+
+func (k *simKernel) DropName(zodb.Oid) error { return nil }
 
 func (k *simKernel) InvalidateAttr(zodb.Oid) error { return nil }
 

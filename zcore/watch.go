@@ -89,7 +89,7 @@ func (l *Link) stopWatch(stream uint64, r watch.Request, todo []request, w *clie
 	for _, t := range todo {
 		l.push(t.stream, "error "+setupError(t.Request, errRemoved.Error()))
 	}
-	if l.c.file(r.Oid) == nil {
+	if !l.c.wasKnown(r.Oid) {
 		l.push(stream, "error "+setupError(r, notKnown))
 		return
 	}
@@ -120,12 +120,28 @@ func (l *Link) serve(ctx context.Context, on *watchOnLink, oid zodb.Oid) {
 		switch {
 		case l.ctx.Err() != nil:
 			return // the client reads EOF
-		case err != nil:
-			l.push(r.stream, "error "+setupError(r.Request, err.Error()))
+		case err == nil && l.pushOK(on, r.stream):
 		default:
-			l.push(r.stream, "ok")
+			if err == nil {
+				err = errRemoved
+			}
+			l.push(r.stream, "error "+setupError(r.Request, err.Error()))
 		}
 	}
+}
+
+// pushOK tells that a watch is set up, unless its file has failed meanwhile: that is told after this, or instead.
+func (l *Link) pushOK(on *watchOnLink, stream uint64) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if on.w == nil {
+		return false
+	}
+	if !l.ended {
+		l.out = append(l.out, watch.Line(stream, "ok")...)
+	}
+	l.wake()
+	return true
 }
 
 const notKnown = "file not yet known to wcfs or is not a ZBigFile"

@@ -15,6 +15,9 @@ type watchTable struct {
 
 // show makes the watch known to readers, hide undoes it.
 func (w *clientWatch) show() {
+	w.f.mu.Lock()
+	w.f.all[w] = struct{}{}
+	w.f.mu.Unlock()
 	if !w.hasBase {
 		w.f.addWatch(w, w.at)
 	} else {
@@ -29,6 +32,9 @@ func (w *clientWatch) show() {
 }
 
 func (w *clientWatch) hide() {
+	w.f.mu.Lock()
+	delete(w.f.all, w)
+	w.f.mu.Unlock()
 	if !w.hasBase {
 		w.f.dropWatch(w)
 		return

@@ -15,7 +15,7 @@ import (
 	"wcfs/zcore/zodb/fswriter"
 )
 
-// A bigfile that becomes another one while it is served ends all service: rather an error than stale data.
+// With --on-file-change=mount a bigfile that becomes another one while it is served ends all service: rather an error than stale data.
 // The mount stays, so that nobody writes below it, and the process goes on until it is told to end.
 func TestEIOMode(t *testing.T) {
 	path, mnt, sock := filepath.Join(t.TempDir(), "Data.fs"), t.TempDir(), filepath.Join(t.TempDir(), "s")
@@ -29,7 +29,7 @@ func TestEIOMode(t *testing.T) {
 		t.Fatal(err)
 	}
 	oid := db.Files(db.Head())[0]
-	p := serve(t, mnt, "serve", "--mount", mnt, "--9p", "unix:"+sock, "file://"+path)
+	p := serve(t, mnt, "serve", "--on-file-change=mount", "--mount", mnt, "--9p", "unix:"+sock, "file://"+path)
 	name := filepath.Join(mnt, "head/bigfile", oid.String())
 	f, err := os.Open(name)
 	if err != nil {

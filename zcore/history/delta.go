@@ -2,11 +2,9 @@ package history
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"slices"
 
-	"wcfs/zcore/zdata"
 	"wcfs/zcore/zodb"
 	"wcfs/zcore/zodb/btree"
 )
@@ -28,59 +26,31 @@ type Save struct {
 	Hash   uint64   // of that content; 0 where it lies as it is in a file and was not looked at
 }
 
-// FileChanged says that a ZBigFile object itself changed after it was looked up, which cannot be served.
-type FileChanged struct {
-	Oid zodb.Oid
-	Tid zodb.Tid
-	Why string
-}
-
-func (e *FileChanged) Error() string {
-	return fmt.Sprintf("ZBigFile %s changed at %s: %s", e.Oid, e.Tid, e.Why)
-}
-
-// ErrorKind tells zodb.KindOf that this is an answer.
-func (e *FileChanged) ErrorKind() zodb.Kind { return zodb.KindAnswer }
-
-// CheckFiles reports a *FileError if c changes a known ZBigFile object in a way that cannot be served: it wraps
-// a *FileChanged, or what is wrong with the object's record.
+// CheckFiles looks at the known ZBigFile objects that c changes. Of the first that cannot be served any more as
+// what it was it tells in a *FileError, which is about a *FileChanged.
 func (t *Tail) CheckFiles(ctx context.Context, c zodb.Commit) error {
 	var files []*File
 	t.mu.Lock()
 	if c.Gap != 0 {
 		for _, f := range t.files {
-			if f.Failure() == nil {
-				files = append(files, f)
-			}
+			files = append(files, f)
 		}
 	}
 	for _, oid := range c.Oids {
-		if f := t.files[oid]; f != nil && f.Failure() == nil {
+		if f := t.files[oid]; f != nil {
 			files = append(files, f)
 		}
 	}
 	t.mu.Unlock()
 	for _, f := range files {
-		if err := t.checkFile(ctx, f, c.Tid); err != nil {
+		bf, err := t.BigFile(ctx, f.Oid, c.Tid)
+		why, err := changedHow(f, bf, err)
+		if why != "" {
+			err = &FileChanged{f.Oid, c.Tid, why}
+		}
+		if err != nil {
 			return &FileError{[]*File{f}, err}
 		}
-	}
-	return nil
-}
-
-func (t *Tail) checkFile(ctx context.Context, f *File, at zodb.Tid) error {
-	bf, err := t.BigFile(ctx, f.Oid, at)
-	switch {
-	case zodb.IsAbsent(err):
-		return &FileChanged{f.Oid, at, "it was deleted"}
-	case errors.Is(err, zdata.ErrNotBigFile):
-		return &FileChanged{f.Oid, at, "its object id was given to another object: " + err.Error()}
-	case err != nil:
-		return err
-	case bf.Blksize != f.Blksize:
-		return &FileChanged{f.Oid, at, fmt.Sprintf("its block size was %d and is now %d", f.Blksize, bf.Blksize)}
-	case bf.Blktab != f.Blktab:
-		return &FileChanged{f.Oid, at, "it has another blktab"}
 	}
 	return nil
 }
@@ -97,8 +67,8 @@ type touched struct {
 }
 
 // Delta computes and records δF of a published commit. Commits must be given in order, by one
-// goroutine. The cost follows from what the commit touches. Where it cannot be told what happened to one file the error is
-// a *FileError: after Fail of that file it is for the same commit to be tried again.
+// goroutine. The cost follows from what the commit touches. What cannot be found out for the lack of an object is told
+// in a *FileError; once these files are lost, Delta can be asked again.
 func (t *Tail) Delta(ctx context.Context, c zodb.Commit) ([]FileDelta, error) {
 	oids := c.Oids
 	if c.Gap != 0 {
@@ -147,12 +117,9 @@ func (t *Tail) touch(ctx context.Context, oids []zodb.Oid, c zodb.Commit) (touch
 	t.mu.Lock()
 	for _, oid := range oids {
 		for _, r := range t.blkRefs.appendOf(buf[:0], oid) {
-			if f := t.byNo[r.file]; f.Failure() == nil {
-				mark(to.blks, f, r.blk)
-			}
+			mark(to.blks, t.byNo[r.file], r.blk)
 		}
-		refs := slices.DeleteFunc(t.nodeRefs.appendOf(nil, oid), func(r nodeRef) bool { return t.byNo[r.file].Failure() != nil })
-		if len(refs) > 0 {
+		if refs := t.nodeRefs.appendOf(nil, oid); refs != nil {
 			nodes[oid] = refs
 		}
 	}
@@ -163,15 +130,10 @@ func (t *Tail) touch(ctx context.Context, oids []zodb.Oid, c zodb.Commit) (touch
 	}
 	for oid, refs := range nodes {
 		diff, leaf, err := t.diffNode(ctx, oid, before, c.Tid)
-		t.mu.Lock()
 		if err != nil {
-			var files []*File
-			for _, r := range refs {
-				files = append(files, t.byNo[r.file])
-			}
-			t.mu.Unlock()
-			return to, &FileError{files, err}
+			return to, &FileError{t.filesOf(oid), err}
 		}
+		t.mu.Lock()
 		for _, r := range refs {
 			f := t.byNo[r.file]
 			to.files[f] = true
@@ -384,7 +346,7 @@ func (t *Tail) changedInGap(ctx context.Context, c zodb.Commit) ([]zodb.Oid, err
 			serial, err = c.Tid, nil // taken for changed: who needs it will find out what is wrong
 		}
 		if err != nil {
-			return nil, err
+			return nil, &FileError{t.filesOf(oid), err}
 		}
 		if serial > c.Gap {
 			out = append(out, oid)

@@ -10,11 +10,11 @@ import (
 
 // File is a bigfile that was looked up under head.
 type File struct {
-	zdata.BigFile          // as of the first lookup; a change of Blksize or Blktab is fatal
+	zdata.BigFile          // as of the first lookup; after a change of Blksize or Blktab it is lost
 	Epoch         zodb.Tid // since when it has its blksize and blktab; 0: for longer than can be asked about
 
-	no      fileNo                // index in Tail.byNo
-	failure atomic.Pointer[error] // see Tail.Fail
+	no   fileNo      // index in Tail.byNo
+	lost atomic.Bool // set under Tail.mu: nothing of it is tracked any more
 
 	blocks leaves             // Tail.mu; tracked blocks
 	revs   map[Blk][]zodb.Tid // Tail.mu; changes of tracked blocks after since, ascending; of those <= tail only the newest

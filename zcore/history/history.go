@@ -57,7 +57,7 @@ type Tail struct {
 	gaps     []gap                 // mu; unknown changes, ascending
 	holds    map[*Hold]struct{}    // mu
 	files    map[zodb.Oid]*File    // mu; by oid of the ZBigFile
-	byNo     []*File               // mu; by File.no
+	byNo     []*File               // mu; by File.no; nil: it is lost and nothing refers to it
 	nodeRefs refs[nodeRef]         // mu; tracked nodes
 	blkRefs  refs[blkRef]          // mu; tracked ZBlk -> the blocks it serves
 	nodes    *mvcc[*btree.Node]    // mu

@@ -66,7 +66,7 @@ func (t *Tail) LastChange(ctx context.Context, f *File, blk Blk, at zodb.Tid) (z
 			return 0, err
 		}
 		t.mu.Lock()
-		if b := f.find(blk); b.since == since {
+		if b := f.find(blk); b != nil && b.since == since {
 			b.base = base
 		}
 		t.mu.Unlock()

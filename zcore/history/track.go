@@ -13,12 +13,11 @@ func (t *Tail) Epoch(ctx context.Context, bf zdata.BigFile) (zodb.Tid, error) {
 	serial := bf.Serial
 	for serial > t.back {
 		old, err := t.BigFile(ctx, bf.Oid, serial-1)
+		how, err := changedHow(&File{BigFile: bf}, old, err)
 		switch {
-		case isAnswer(err): // it was not there, or was something else
-			return serial, nil
 		case err != nil:
 			return 0, err
-		case old.Blksize != bf.Blksize || old.Blktab != bf.Blktab:
+		case how != "": // it was another file, or none
 			return serial, nil
 		}
 		serial = old.Serial
@@ -86,8 +85,8 @@ func (t *Tail) Track(f *File, blk Blk, v zodb.Tid, m Mapping, path []btree.Step)
 	if w != 0 {
 		return w
 	}
-	if f.find(blk) != nil {
-		return 0 // kept right by Delta since it was first tracked
+	if f.Lost() || f.find(blk) != nil {
+		return 0 // nobody may be answered from it; or kept right by Delta since it was first tracked
 	}
 	f.dropRecent(t.tail)
 	b := block{blk: blk, since: v, pathMax: pathMax(path)}

@@ -2,6 +2,7 @@ package tree
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	"wcfs/zcore"
@@ -24,16 +25,19 @@ func (d *headBigDir) Lookup(ctx context.Context, name string) (Node, error) {
 	d.fs.mu.Lock()
 	f := d.fs.heads[oid]
 	d.fs.mu.Unlock()
-	if f != nil {
+	if f != nil && f.zf.Failure() == nil {
 		return f, nil
 	}
 	zf, err := d.fs.core.Lookup(ctx, oid)
-	if err != nil {
-		return nil, interrupted(ctx, err)
-	}
 	d.fs.mu.Lock()
 	defer d.fs.mu.Unlock()
-	if f := d.fs.heads[oid]; f != nil {
+	if err != nil {
+		if f != nil && d.fs.heads[oid] == f && errors.Is(err, ErrNotExist) {
+			delete(d.fs.heads, oid)
+		}
+		return nil, interrupted(ctx, err)
+	}
+	if f := d.fs.heads[oid]; f != nil && (f.zf == zf || f.zf.Failure() == nil) {
 		return f, nil // another lookup was faster
 	}
 	f = &headFile{fileBase: fileBase{d.fs.newNode()}, zf: zf}
@@ -83,6 +87,10 @@ func (f *headFile) Open(_ context.Context, who Caller, write bool) (Handle, erro
 	if err := openCheck(f.fs, write); err != nil {
 		return nil, err
 	}
+	if f.zf.Failure() != nil {
+		return nil, ErrStale
+	}
+	f.zf.Use(+1)
 	return &headHandle{f, who.Domain}, nil
 }
 
@@ -100,7 +108,7 @@ func (h *headHandle) Read(ctx context.Context, size int, off int64) (Data, error
 }
 
 func (*headHandle) Write(context.Context, []byte, int64) (int, error) { return 0, ErrReadOnly }
-func (*headHandle) Close()                                            {}
+func (h *headHandle) Close()                                          { h.f.zf.Use(-1) }
 
 // revFile is /@<rev>/bigfile/<oid> or /base/<rev>/bigfile/<oid>.
 type revFile struct {

@@ -29,6 +29,7 @@ func (d *blksizeDir) Lookup(ctx context.Context, name string) (Node, error) {
 	defer d.fs.mu.Unlock()
 	if f.blksize == nil {
 		f.blksize = d.fs.newStatic(strconv.FormatInt(a.Blksize, 10), fixedTid(d.fs.t0))
+		f.blksize.stale = func() bool { return f.zf.Failure() != nil }
 	}
 	return f.blksize, nil
 }

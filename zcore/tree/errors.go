@@ -1,6 +1,10 @@
 package tree
 
-import "wcfs/zcore"
+import (
+	"errors"
+
+	"wcfs/zcore"
+)
 
 // Kinds of errors; fronts turn them into errno in one table each, by errors.Is. Anything else is an
 // I/O error.
@@ -14,4 +18,8 @@ var (
 	ErrNotConn     = zcore.ErrNotConn     // ENOTCONN: EIO mode over FUSE (over 9P: EIO)
 	ErrInterrupted = zcore.ErrInterrupted // EINTR: the request was cancelled
 	ErrIO          = zcore.ErrIO          // EIO: the database failed to answer
+
+	// ErrStale is what an open of a bigfile that has failed answers, where a look-up would find another or none. ESTALE over
+	// FUSE, which makes the kernel look up; over 9P: EIO.
+	ErrStale = errors.New("the file is another by now: look it up again")
 )

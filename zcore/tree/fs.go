@@ -37,7 +37,7 @@ type FS struct {
 	inoLast atomic.Uint64 // numbers given out so far
 
 	mu    sync.Mutex
-	heads map[zodb.Oid]*headFile // guard: mu; only grows, as the core's own knowledge does
+	heads map[zodb.Oid]*headFile // guard: mu; grows as the core's own knowledge does
 	snaps map[snapKey]*snapshot  // guard: mu; those with references
 }
 

@@ -13,10 +13,11 @@ type static struct {
 	fileBase
 	text  string          // immutable
 	mtime func() zodb.Tid // immutable
+	stale func() bool     // immutable; tells that a look-up would find another file; nil: never
 }
 
 func (fs *FS) newStatic(text string, mtime func() zodb.Tid) *static {
-	return &static{fileBase{fs.newNode()}, text, mtime}
+	return &static{fileBase: fileBase{fs.newNode()}, text: text, mtime: mtime}
 }
 
 func (*static) Kind() Kind { return Static }
@@ -28,6 +29,9 @@ func (f *static) Attr(context.Context) (Attr, error) {
 func (f *static) Open(_ context.Context, _ Caller, write bool) (Handle, error) {
 	if err := openCheck(f.fs, write); err != nil {
 		return nil, err
+	}
+	if f.stale != nil && f.stale() {
+		return nil, ErrStale
 	}
 	return &textHandle{fs: f.fs, text: func() string { return f.text }}, nil
 }

@@ -36,7 +36,7 @@ func (fs *FS) getSnap(key snapKey) *snapshot {
 		s.dir = &snapDir{dirBase{fs.newNode()}, s}
 		s.big = &snapBigDir{dirBase{fs.newNode()}, s}
 		if !key.base {
-			s.at = &snapAt{static{fileBase{fs.newNode()}, key.rev.String(), fixedTid(key.rev)}, s}
+			s.at = &snapAt{*fs.newStatic(key.rev.String(), fixedTid(key.rev)), s}
 		}
 		fs.snaps[key] = s
 	}
