@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"path"
 	"text/tabwriter"
@@ -29,9 +30,21 @@ func (c *lsCmd) Run(p *program) error {
 	entries := []tree.Entry{{Name: path.Base(dir)}}
 	if !attr.Dir {
 		dir = path.Dir(dir)
-	} else if entries, err = t.list(p.ctx, dir); err != nil {
+	} else if entries, err = t.list(p.ctx, dir); err != nil && len(entries) == 0 {
 		return c.explain(err)
 	}
+	if perr := c.print(p, t, dir, entries); perr != nil {
+		return perr
+	}
+	if err != nil { // what could be found is printed
+		return c.explain(err)
+	}
+	return nil
+}
+
+// print prints entries of a directory.
+func (c *lsCmd) print(p *program, t target, dir string, entries []tree.Entry) error {
+	var bad []error
 	w := tabwriter.NewWriter(p.stdout, 0, 0, 2, ' ', 0)
 	for _, e := range entries {
 		if !c.Long {
@@ -40,9 +53,10 @@ func (c *lsCmd) Run(p *program) error {
 		}
 		a, err := t.stat(p.ctx, path.Join(dir, e.Name))
 		if err != nil {
-			return fmt.Errorf("%s: %w", e.Name, err)
+			bad = append(bad, fmt.Errorf("%s: %w", e.Name, err))
+			continue
 		}
 		fmt.Fprintf(w, "%s\t%d\t%d\t%s\t%s\n", mode(a), a.Size, a.Blksize, showTime(a.Mtime), e.Name)
 	}
-	return w.Flush()
+	return errors.Join(append(bad, w.Flush())...)
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -12,6 +13,7 @@ import (
 	"wcfs/zcore/tree"
 	"wcfs/zcore/zdata"
 	"wcfs/zcore/zodb"
+	"wcfs/zcore/zodb/record"
 )
 
 // zodbTarget is the tree over a database of its own, without a mount.
@@ -102,15 +104,64 @@ func (z *zodbTarget) listBigfiles(ctx context.Context, at zodb.Tid) ([]tree.Entr
 		}
 	}
 	var entries []tree.Entry
+	var refused refusals
 	err := list(ctx, at, func(oid zodb.Oid) error {
 		is, err := isBigFile(ctx, z.stor, oid, at)
 		if is {
 			entries = append(entries, tree.Entry{Name: oid.String()})
 		}
+		if err != nil && zodb.KindOf(err) == zodb.KindAnswer { // it is about this object
+			refused.add(oid, err)
+			return nil
+		}
 		return err
 	})
 	slices.SortFunc(entries, func(a, b tree.Entry) int { return strings.Compare(a.Name, b.Name) })
+	if err == nil && refused.n > 0 {
+		err = &refused
+	}
 	return entries, err
+}
+
+// maxRefusals is how many refused objects are told one by one.
+const maxRefusals = 20
+
+// refusals are objects that could not be looked at, and so may be bigfiles.
+type refusals struct {
+	n       int
+	reasons []string            // in the order they came up
+	oids    map[string][]string // by reason
+}
+
+func (r *refusals) add(oid zodb.Oid, err error) {
+	if r.n++; r.n > maxRefusals {
+		return
+	}
+	var bad *zodb.DataError
+	if errors.Is(err, record.ErrEncrypted) {
+		err = record.ErrEncrypted
+	} else if errors.As(err, &bad) {
+		err = bad
+	}
+	if r.oids == nil {
+		r.oids = map[string][]string{}
+	}
+	reason := err.Error()
+	if r.oids[reason] == nil {
+		r.reasons = append(r.reasons, reason)
+	}
+	r.oids[reason] = append(r.oids[reason], oid.String())
+}
+
+func (r *refusals) Error() string {
+	var parts []string
+	for _, reason := range r.reasons {
+		parts = append(parts, strings.Join(r.oids[reason], ", ")+": "+reason)
+	}
+	if r.n > maxRefusals {
+		parts = append(parts, fmt.Sprintf("and %d more", r.n-maxRefusals))
+	}
+	return fmt.Sprintf("objects that cannot be read, and are not listed if they are bigfiles: %d: %s", r.n, strings.Join(parts, "; "))
 }
 
 func (z *zodbTarget) open(ctx context.Context, path string) (readAtCloser, error) {
@@ -195,7 +246,7 @@ func headNames(ctx context.Context, ext zodb.Extender, oid zodb.Oid, at zodb.Tid
 	}
 	defer release()
 	head := make([]byte, min(e.Len, headerSize))
-	if _, err := e.File.ReadAt(head, e.Off); err != nil {
+	if _, err := e.File.ReadAt(head, e.Off); err != nil || bytes.HasPrefix(head, []byte(".e")) { // encrypted: the load says so
 		return false, false
 	}
 	return strings.Contains(string(head), class), true

@@ -25,8 +25,19 @@ func (c *Core) ioError(ctx context.Context, err error, what string, oid zodb.Oid
 		msg = "database failed to answer"
 	}
 	c.log.Error(msg, "op", what, "oid", oid, "at", at, "cause", err)
-	return fmt.Errorf("%s %s@%s: %w: %w", what, oid, at, ErrIO, err)
+	if isAnswer(err) {
+		err = answered{err}
+	} else {
+		err = fmt.Errorf("%w: %w", ErrIO, err)
+	}
+	return fmt.Errorf("%s %s@%s: %w", what, oid, at, err)
 }
+
+// answered is an ErrIO that does not blame the database.
+type answered struct{ error }
+
+func (e answered) Unwrap() error        { return e.error }
+func (e answered) Is(target error) bool { return target == ErrIO }
 
 // noteAnswer notes how a load ended. Bad and missing data are answers too.
 func (c *Core) noteAnswer(err error) {

@@ -15,6 +15,8 @@ import (
 	"wcfs/zcore/tree/treetest"
 	"wcfs/zcore/zdata"
 	"wcfs/zcore/zodb"
+	"wcfs/zcore/zodb/fswriter"
+	"wcfs/zcore/zodb/record"
 )
 
 // ls, stat and cat show the same through a mount, over 9P and without a server.
@@ -191,5 +193,35 @@ func leftNothing(t *testing.T, tmp string) {
 		if strings.HasPrefix(m[1], tmp) {
 			t.Errorf("left a mount: %q", m)
 		}
+	}
+}
+
+// db/16: ls names what it can and says which objects it could not read, and why; so does cat.
+func TestListingBesideUnreadableObjects(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "Data.fs")
+	w, err := fswriter.Create(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer w.Close()
+	py3 := record.Py3()
+	bigfile := py3.BigFile(4096, 9)
+	if err := w.Commit(zodb.TidFromTime(time.Now()), map[zodb.Oid][]byte{
+		1: bigfile, 2: append([]byte(".e"), bigfile...), 3: bigfile, 4: bigfile[:len(bigfile)-3], 9: py3.InlineTree(record.LO, nil),
+	}); err != nil {
+		t.Fatal(err)
+	}
+	zurl := "file://" + path
+	stdout, stderr, code := run(t, "ls", zurl, "head/bigfile")
+	if code == 0 || stdout != zodb.Oid(1).String()+"\n"+zodb.Oid(3).String()+"\n" {
+		t.Errorf("ls: exit %d, %q", code, stdout)
+	}
+	for _, want := range []string{zodb.Oid(2).String() + ": the record is encrypted", zodb.Oid(4).String() + "@", "ends in mid-pickle"} {
+		if !strings.Contains(stderr, want) {
+			t.Errorf("ls says %q; want %q in it", stderr, want)
+		}
+	}
+	if _, stderr, code = run(t, "cat", zurl, "head/bigfile/"+zodb.Oid(2).String()); code == 0 || !strings.Contains(stderr, "encrypted") {
+		t.Errorf("cat of an encrypted bigfile: exit %d, %q", code, stderr)
 	}
 }

@@ -20,7 +20,7 @@ type block struct {
 	hash    uint64   // of the content with serial zserial; 0 if not known
 }
 
-const noZBlk = ^zodb.Oid(0)
+const noZBlk = btree.NoValue
 
 func (b *block) mapping() Mapping {
 	if b.zblk == noZBlk {

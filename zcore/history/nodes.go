@@ -2,7 +2,6 @@ package history
 
 import (
 	"context"
-	"fmt"
 	"math"
 
 	"wcfs/zcore/zdata"
@@ -50,9 +49,8 @@ func (t *Tail) Lookup(ctx context.Context, bf zdata.BigFile, blk Blk, at zodb.Ti
 	if !ok {
 		return Mapping{Hole: true}, path, nil
 	}
-	if zblk == noZBlk { // no database gives out this one
-		return Mapping{}, nil, &zodb.DataError{Oid: path[len(path)-1].Oid, Serial: path[len(path)-1].Serial, Pos: -1,
-			Msg: fmt.Sprintf("block %d is said to be object %s", blk, zblk)}
+	if zblk == btree.NoValue { // Python reads zeros there, though the file reaches to it
+		return Mapping{Hole: true}, path, nil
 	}
 	return Mapping{ZBlk: zblk}, path, nil
 }

@@ -140,6 +140,9 @@ func (l *chunkLoader) list(ctx context.Context, chunktab zodb.Oid) ([]chunk, err
 			if off < 0 || off >= l.blksize {
 				return bad(l.zblk, l.serial, "it has a chunk at offset %d of a block of %d bytes", off, l.blksize)
 			}
+			if val == btree.NoValue {
+				return bad(l.zblk, l.serial, "its chunk at offset %d is None", off)
+			}
 			if n := len(chunks); n > 0 {
 				chunks[n-1].room = off - chunks[n-1].off
 			}

@@ -32,7 +32,7 @@ func TestFindPlain(t *testing.T) {
 			"ZData":           s.Data(data),
 			"another class":   s.Encode(name, s.Bytes(data)),
 			"cut":             s.Blk0(data)[:len(data)],
-			"more after it":   append(s.Blk0(data), '.'),
+			"much after it":   append(s.Blk0(data), make([]byte, 100)...),
 			"nothing":         {},
 			"class only":      s.Blk0(data)[:40],
 			"a list of bytes": s.Encode(record.Class{Module: record.ModBigFile, Name: "ZBlk0"}, []any{s.Bytes(data)}),

@@ -199,6 +199,7 @@ type Extender interface {
 
 // Lister is implemented by drivers that can enumerate a database.
 type Lister interface {
-	// Oids calls fn for every object that has data as of at, in ascending order.
+	// Oids calls fn for every object that has data as of at, in ascending order; also for those of which it
+	// cannot be told, since they are damaged: LoadAt says so.
 	Oids(ctx context.Context, at Tid, fn func(Oid) error) error
 }

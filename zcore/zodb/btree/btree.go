@@ -25,7 +25,7 @@ const (
 //
 //   - inner node: Leaf is false, len(Refs) >= 1, len(Keys) == len(Refs)-1; child i covers keys from
 //     Keys[i-1] (or the node's own low bound) up to, not including, Keys[i].
-//   - bucket or root with an inline bucket: Leaf is true, Keys[i] maps to Refs[i], keys ascend.
+//   - bucket or root with an inline bucket: Leaf is true, Keys[i] maps to Refs[i] (NoValue for None), keys ascend.
 //   - empty tree: Leaf is true, no keys.
 type Node struct {
 	Leaf   bool
@@ -33,6 +33,9 @@ type Node struct {
 	Keys   []Key
 	Refs   []zodb.Oid
 }
+
+// NoValue stands for None as the value of a key. No database gives out this oid.
+const NoValue = ^zodb.Oid(0)
 
 // Decode decodes the record of a LOBTree, LOBucket, IOBTree or IOBucket. oid and serial are for errors.
 // Errors are *zodb.DataError.

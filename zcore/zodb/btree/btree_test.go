@@ -161,7 +161,7 @@ func TestBroken(t *testing.T) {
 		"its own ancestor": {map[zodb.Oid][]byte{1: style.Tree(lo, kids(tree, 2), 9), 2: style.Tree(lo, kids(tree, 3), 9), 3: style.Tree(lo, kids(tree, 1), 9)}, 3, "ancestor"},
 		"too deep":         {deep, 100, "deep"},
 		"bucket order":     {map[zodb.Oid][]byte{1: style.InlineTree(lo, kv(1, 3, 2))}, 1, "order"},
-		"bucket twice":     {map[zodb.Oid][]byte{1: style.InlineTree(lo, kv(1, 2, 2))}, 1, "order"},
+		"bucket twice":     {map[zodb.Oid][]byte{1: style.InlineTree(lo, append(kv(1, 2), record.Item{Key: 2, Oid: 77}))}, 1, "order"},
 		"node order":       {map[zodb.Oid][]byte{1: style.Tree(lo, kids(bucket, 2, 20, 3, 10, 4), 2)}, 1, "order"},
 		"below its range":  {map[zodb.Oid][]byte{1: style.Tree(lo, kids(bucket, 2, 10, 2), 2), 2: style.Bucket(lo, kv(5, 12), 0)}, 2, "outside"},
 		"separator at low": {map[zodb.Oid][]byte{1: style.Tree(lo, kids(tree, 4, 10, 2), 5), 4: style.Tree(lo, kids(bucket, 5), 5), 5: style.Bucket(lo, kv(1), 3),
@@ -276,4 +276,32 @@ func FuzzDecode(f *testing.F) {
 			t.Fatalf("%+v", n)
 		}
 	})
+}
+
+// TestOddNodes (db/14): nodes that Python reads as well: of the implementation in Python, of old module names, with a key
+// twice, with None for a value.
+func TestOddNodes(t *testing.T) {
+	ctx := context.Background()
+	ref := style.Ref(77, zblk())
+	for name, rec := range map[string][]byte{
+		"LOBTreePy":    style.Encode(record.Class{Module: "BTrees.LOBTree", Name: "LOBTreePy"}, pickle.Tuple{pickle.Tuple{pickle.Tuple{pickle.Tuple{int64(5), ref}}}}),
+		"old module":   style.Encode(record.Class{Module: "BTrees._LOBTree", Name: "LOBTree"}, pickle.Tuple{pickle.Tuple{pickle.Tuple{pickle.Tuple{int64(5), ref}}}}),
+		"a key twice":  style.Encode(lo.TreeClass(), pickle.Tuple{pickle.Tuple{pickle.Tuple{pickle.Tuple{int64(5), ref, int64(5), ref}}}}),
+		"value None":   style.Encode(lo.TreeClass(), pickle.Tuple{pickle.Tuple{pickle.Tuple{pickle.Tuple{int64(5), pickle.None{}}}}}),
+		"LOBucketPy 1": nil,
+	} {
+		objs := map[zodb.Oid][]byte{1: rec}
+		if rec == nil {
+			bucket := record.Class{Module: "BTrees.LOBTree", Name: "LOBucketPy"}
+			objs = map[zodb.Oid][]byte{1: style.Tree(lo, kids(bucket, 2), 2), 2: style.Encode(bucket, pickle.Tuple{pickle.Tuple{int64(5), ref}})}
+		}
+		want := zodb.Oid(77)
+		if name == "value None" {
+			want = btree.NoValue
+		}
+		val, ok, _, err := btree.Get(ctx, btree.Direct{Storage: commit(t, objs)}, 1, 1, 5)
+		if err != nil || !ok || val != want {
+			t.Errorf("%s: %s %v (%v)", name, val, ok, err)
+		}
+	}
 }

@@ -3,6 +3,7 @@ package btree
 import (
 	"fmt"
 	"math"
+	"strings"
 
 	"wcfs/zcore/zodb"
 	"wcfs/zcore/zodb/record"
@@ -25,11 +26,12 @@ func decode(oid zodb.Oid, rec zodb.Record) (*Node, error) {
 		return nil, err
 	}
 	d := decoder{oid: oid, serial: rec.Serial, lo: KeyMin, hi: KeyMax}
-	switch obj.Class {
+	class := canonical(obj.Class)
+	switch class {
 	case record.IO.TreeClass(), record.IO.BucketClass():
 		d.lo, d.hi = math.MinInt32, math.MaxInt32
 	}
-	switch obj.Class {
+	switch class {
 	case record.LO.TreeClass(), record.IO.TreeClass():
 		return d.tree(obj.State)
 	case record.LO.BucketClass(), record.IO.BucketClass():
@@ -40,6 +42,12 @@ func decode(oid zodb.Oid, rec zodb.Record) (*Node, error) {
 		return n, err
 	}
 	return nil, d.bad("it is a %.80q, not a node of an LOBTree or IOBTree", obj.Class.String())
+}
+
+// canonical returns the present name of a class: the implementation in Python, as PyPy has it, adds Py to names, and
+// old versions of BTrees had their classes in modules that begin with an underscore.
+func canonical(c record.Class) record.Class {
+	return record.Class{Module: strings.Replace(c.Module, "BTrees._", "BTrees.", 1), Name: strings.TrimSuffix(c.Name, "Py")}
 }
 
 // tree decodes None, ((bucket state,),) and ((child0, key1, child1, ...), first bucket).
@@ -100,10 +108,13 @@ func (d decoder) bucket(state record.Value) (*Node, error) {
 	n := &Node{Leaf: true, Keys: make([]Key, 0, len(kv.Items)/2), Refs: make([]zodb.Oid, 0, len(kv.Items)/2)}
 	var err error
 	for i := 0; i < len(kv.Items); i += 2 {
+		if i > 0 && same(kv.Items[i-2:i], kv.Items[i:i+2]) { // Python reads this, though it never writes it
+			continue
+		}
 		if n.Keys, err = d.addKey(n.Keys, kv.Items[i]); err != nil {
 			return nil, err
 		}
-		if n.Refs, err = d.addRef(n.Refs, kv.Items[i+1]); err != nil {
+		if n.Refs, err = d.addValue(n.Refs, kv.Items[i+1]); err != nil {
 			return nil, err
 		}
 	}
@@ -116,6 +127,23 @@ func (d decoder) addRef(refs []zodb.Oid, v record.Value) ([]zodb.Oid, error) {
 		return nil, d.bad("it holds %s where a reference belongs", v.Kind)
 	}
 	return append(refs, oid), nil
+}
+
+// addValue is addRef for the values of a bucket, which may be None.
+func (d decoder) addValue(refs []zodb.Oid, v record.Value) ([]zodb.Oid, error) {
+	if v.Kind == record.None {
+		return append(refs, NoValue), nil
+	}
+	if oid, _ := v.Oid(); oid == NoValue {
+		return nil, d.bad("it refers to object %s, which no database gives out", oid)
+	}
+	return d.addRef(refs, v)
+}
+
+// same tells whether two pairs have the same key and lead to the same object.
+func same(a, b []record.Value) bool {
+	return a[0].Kind == record.Int && b[0].Kind == record.Int && a[0].Int == b[0].Int &&
+		a[1].Kind == record.Ref && b[1].Kind == record.Ref && a[1].Int == b[1].Int
 }
 
 func (d decoder) addKey(keys []Key, v record.Value) ([]Key, error) {

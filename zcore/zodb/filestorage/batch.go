@@ -167,7 +167,7 @@ func (v view) checked(r rec, b []byte) ([]byte, error) {
 	}
 	data, err := record.Decompress(b[:r.Len:r.Len])
 	if err != nil {
-		return nil, r.damage(err.Error())
+		return nil, &zodb.DataError{Oid: r.Oid, Serial: r.Tid, Pos: r.pos, Err: err}
 	}
 	return data, nil
 }

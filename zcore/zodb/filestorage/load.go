@@ -322,7 +322,7 @@ func (s *Storage) Oids(ctx context.Context, at zodb.Tid, fn func(zodb.Oid) error
 			switch {
 			case zodb.IsAbsent(err):
 				continue
-			case err != nil:
+			case err != nil && zodb.KindOf(err) != zodb.KindAnswer:
 				return s.loadError(e.Oid, at, err)
 			}
 			if err := fn(e.Oid); err != nil {

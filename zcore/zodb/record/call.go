@@ -30,8 +30,8 @@ func (m *machine) call(c byte) error {
 
 // makeBytes evaluates the calls by which Python writes bytes where the protocol has no opcode for them:
 //
-//	bytes(); zodbpickle.binary(str)
-//	_codecs.encode(text, 'latin1')
+//	bytes(); zodbpickle.binary(str); bytearray(), bytearray(bytes)
+//	_codecs.encode(text, 'latin1'); bytearray(text, 'latin-1')
 //	copy_reg._reconstructor(zodbpickle.binary, str, s), of classes derived from str
 func (m *machine) makeBytes(fn, arg Value) (Value, error) {
 	args := arg.Items
@@ -39,13 +39,13 @@ func (m *machine) makeBytes(fn, arg Value) (Value, error) {
 		return Value{}, fmt.Errorf("calls with %s for arguments", arg.Kind)
 	}
 	switch {
-	case len(args) == 0 && isBytesClass(fn):
+	case len(args) == 0 && (isBytesClass(fn) || isByteArray(fn)):
 		return Value{Kind: Bytes}, nil
-	case len(args) == 1 && args[0].Kind == Bytes && isBytesClass(fn):
+	case len(args) == 1 && args[0].Kind == Bytes && (isBytesClass(fn) || isByteArray(fn)):
 		return args[0], nil
-	case len(args) == 2 && fn.isGlobal("_codecs", "encode"):
+	case len(args) == 2 && (fn.isGlobal("_codecs", "encode") || isByteArray(fn)):
 		enc, ok := args[1].str()
-		if ok && string(enc) == "latin1" && args[0].Kind == Text {
+		if ok && (string(enc) == "latin1" || string(enc) == "latin-1") && args[0].Kind == Text {
 			return m.latin1(args[0].Data)
 		}
 	case len(args) == 3 && (fn.isGlobal("copy_reg", "_reconstructor") || fn.isGlobal("copyreg", "_reconstructor")):
@@ -63,6 +63,10 @@ func (m *machine) makeBytes(fn, arg Value) (Value, error) {
 func isBytesClass(v Value) bool {
 	return v.isGlobal("zodbpickle", "binary") || v.isGlobal("__builtin__", "bytes") ||
 		v.isGlobal("__builtin__", "str") || v.isGlobal("builtins", "bytes")
+}
+
+func isByteArray(v Value) bool {
+	return v.isGlobal("builtins", "bytearray") || v.isGlobal("__builtin__", "bytearray")
 }
 
 // latin1 turns UTF-8 text whose characters are all below 256 into as many bytes. One text fetched from

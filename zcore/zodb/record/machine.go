@@ -23,6 +23,9 @@ const (
 // Pickle opcodes that the machine knows. Source: pickletools of the Python standard library.
 const (
 	opMark           = '('
+	opPop            = '0'
+	opPopMark        = '1'
+	opDup            = '2'
 	opStop           = '.'
 	opInt            = 'I'
 	opBinint         = 'J'
@@ -32,15 +35,19 @@ const (
 	opNone           = 'N'
 	opBinpersid      = 'Q'
 	opReduce         = 'R'
+	opString         = 'S'
 	opBinstring      = 'T'
 	opShortBinstring = 'U'
+	opUnicode        = 'V'
 	opBinunicode     = 'X'
 	opAppend         = 'a'
 	opGlobal         = 'c'
 	opAppends        = 'e'
+	opGet            = 'g'
 	opBinget         = 'h'
 	opLongBinget     = 'j'
 	opList           = 'l'
+	opPut            = 'p'
 	opBinput         = 'q'
 	opLongBinput     = 'r'
 	opTuple          = 't'
@@ -150,10 +157,22 @@ func (m *machine) step(c byte) error {
 			return err
 		}
 		return m.appendFrom(at)
-	case opBinput, opLongBinput:
+	case opPut, opBinput, opLongBinput:
 		return m.put(c)
-	case opBinget, opLongBinget:
+	case opGet, opBinget, opLongBinget:
 		return m.get(c)
+	case opString, opUnicode:
+		return m.pushLine(c)
+	case opDup:
+		return m.dup()
+	case opPop:
+		return m.drop()
+	case opPopMark:
+		at, err := m.popMark()
+		if err == nil {
+			m.stack = m.stack[:at]
+		}
+		return err
 	case opBinpersid, opReduce, opNewobj:
 		return m.call(c)
 	case opProto:
@@ -371,6 +390,9 @@ func (m *machine) appendFrom(at int) error {
 
 // index returns the argument of the memo opcodes.
 func (m *machine) index(c byte) (int, error) {
+	if c == opPut || c == opGet {
+		return m.textIndex()
+	}
 	width := uint64(1)
 	if c == opLongBinput || c == opLongBinget {
 		width = 4
@@ -380,6 +402,19 @@ func (m *machine) index(c byte) (int, error) {
 		err = fmt.Errorf("has memo index %d", i)
 	}
 	return int(i), err
+}
+
+// textIndex is index where the argument is a decimal number.
+func (m *machine) textIndex() (int, error) {
+	s, err := m.line(maxDigits)
+	if err != nil {
+		return 0, err
+	}
+	i, err := strconv.Atoi(string(s))
+	if err != nil || i < 0 || i >= maxValues {
+		return 0, fmt.Errorf("has memo index %.30q", s)
+	}
+	return i, nil
 }
 
 // unset is the kind of a memo entry that nothing was put into.

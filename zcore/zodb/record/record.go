@@ -5,8 +5,9 @@
 // records. It does not own what a state means: packages btree and zdata know their classes.
 //
 // Nothing that is read is trusted. The pickle machine (machine.go, call.go) knows only what the classes that
-// this project reads can hold: None, integers, byte and text strings, tuples, lists, class names,
-// persistent references, and the few calls by which Python writes bytes. Everything else is an error
+// this project reads can hold, in the pickle protocols 0 to 3 (ZODB has never had others): None, integers, byte and
+// text strings, tuples, lists, class names, persistent references, and the few calls by which Python writes bytes and
+// bytearrays. Everything else is an error
 // that matches ErrForeign. No Python code is named that would be run, no string is copied, no length
 // is believed before the bytes are there, nothing recurses, and what a record may make the machine
 // allocate is bounded by the record's own size plus a constant: see maxValues.
@@ -103,10 +104,7 @@ func Decode(oid zodb.Oid, rec zodb.Record) (Object, error) {
 	if err != nil {
 		return Object{}, m.dataError(oid, rec.Serial, "class", err)
 	}
-	state, err := m.load()
-	if err == nil && m.pos != len(m.data) {
-		err = fmt.Errorf("%d bytes follow its end", len(m.data)-m.pos)
-	}
+	state, err := m.load() // what follows its end is not looked at, as Python does not
 	if err != nil {
 		return Object{}, m.dataError(oid, rec.Serial, "state", err)
 	}

@@ -99,6 +99,22 @@ func TestStates(t *testing.T) {
 		"(](K\x01K\x02e(K\x03lt.":                                                       "([1 2] [3])",
 		"(K\x01q\x01h\x01r\x02\x01\x00\x00j\x02\x01\x00\x00t.":                          "(1 1 1)",
 		"(h\x00h\x00t.":                                                                 "(m.C m.C)",
+		"N.x":                                                                           "None", // Python stops at STOP
+
+		// Protocol 0, and values moved about.
+		"S'x\\n\\x00\\101\\'\\q'\n.":     `b"x\n\x00A'\\q"`,
+		"S\"it's\"\n.":                   `b"it's"`,
+		"Vd\\u00e9\xe9\\\n.":             `u"déé\\"`,
+		"(S'a'\np1\ng1\nI5\np2\n0g2\nt.": `(b"a" b"a" 5)`,
+		"K\x01200M\x01\x01.":             "257",
+		"(K\x01(K\x02K\x031K\x042t.":     "(1 4 4)",
+		"(K\x01(0t.":                     "(1)",
+
+		// Byte arrays, as the Pythons write them.
+		"cbuiltins\nbytearray\nC\x01a\x85R.": `b"a"`,
+		"cbuiltins\nbytearray\n)R.":          `b""`,
+		"c__builtin__\nbytearray\n(X\x02\x00\x00\x00\xc3\xbfX\x07\x00\x00\x00latin-1tR.": `b"\xff"`,
+		"c__builtin__\nbytearray\n(V\xff\nS'latin-1'\ntR.":                               `b"\xff"`,
 	} {
 		obj, err := Decode(5, rec("cm\nC\nq\x00."+state))
 		if err != nil || show(obj.State) != want {
@@ -110,8 +126,8 @@ func TestStates(t *testing.T) {
 // TestRefused: what is not well-formed, and what is but that no known class can hold.
 func TestRefused(t *testing.T) {
 	foreign := []string{
-		"\x80\x04N.", "\x88.", "I01\n.", "}.", "G\x00\x00\x00\x00\x00\x00\x00\x00.", "S'x'\n.", "P1\n.", "cos\nsystem\n(U\x02lstR.",
-		"\x80\x02\x8a\x09\x00\x00\x00\x00\x00\x00\x00\x00\x01.", "]q\x01h\x01.", "\x8b\x01\x00\x00\x00\x01.", "K\x012.",
+		"\x80\x04N.", "\x88.", "I01\n.", "}.", "G\x00\x00\x00\x00\x00\x00\x00\x00.", "P1\n.", "cos\nsystem\n(U\x02lstR.",
+		"\x80\x02\x8a\x09\x00\x00\x00\x00\x00\x00\x00\x00\x01.", "]q\x01h\x01.", "\x8b\x01\x00\x00\x00\x01.", "]2.",
 	}
 	for _, state := range foreign {
 		_, err := Decode(5, rec("cm\nC\n."+state))
@@ -123,7 +139,9 @@ func TestRefused(t *testing.T) {
 		"", "N", ".", "K", "K.", "NN.", "(N.", "t.", "\x85.", "(\x85.", "N(\x85t.", "Q.", "NQ.", "U\x07" + oid1[1:] + "Q.", ")Q.", "]Q.",
 		"R.", ")R.", "NNR.", "h\x00.", "q\x00.", "(q\x00.", "j\xff\xff\xff\xff.", "Nr\xff\xff\xff\xff.", "a.", "Na.", "NNa.", "(e.", "N(e.",
 		"U\xff.", "T\xff\xff\xff\x7f.", "B\xff\xff\xff\xff.", "X\xff\xff\xff\x7f.", "cm", "cm\n", "c" + strings.Repeat("x", 5000) + "\nC\n.",
-		"I\n.", "Ix\n.", "L12345678901234567890L\n.", "L" + strings.Repeat("1", 1<<20) + "L\n.", "N.x", "\x80", "\x8a", "\x8a\x08",
+		"I\n.", "Ix\n.", "L12345678901234567890L\n.", "L" + strings.Repeat("1", 1<<20) + "L\n.", "\x80", "0.", "(0.", "1.", "N1.", "2.", "(2.", "p1\n.", "Np\n.", "Np-1\n.", "Np99999999\n.", "g0\n.", "gx\n.",
+		"S\n.", "S'\n.", "S'x\n.", "Sx\n.", "S'\\x4'\n.", "S'\\\n.", "V\\u12\n.", "V\\ud800\n.", "Vx",
+		"\x8a", "\x8a\x08",
 		"c_codecs\nencode\n(X\x02\x00\x00\x00\xc4\x80X\x06\x00\x00\x00latin1tR.", "c_codecs\nencode\n(X\x01\x00\x00\x00\xffX\x06\x00\x00\x00latin1tR.",
 	} {
 		obj, err := Decode(5, rec("cm\nC\n."+state))

@@ -6,17 +6,26 @@ import (
 	"errors"
 	"fmt"
 	"io"
+
+	"wcfs/zcore/zodb"
 )
 
 // MaxSize bounds an expanded record: the largest block there may be (1 GiB) and what is around it.
 const MaxSize = 1<<30 + 1<<16
 
+// ErrEncrypted says that a record cannot be read without a key.
+var ErrEncrypted = zodb.Answer(errors.New("the record is encrypted (as cipher.encryptingstorage does) and wcfs has no key: " +
+	"serve a copy of the database that was made through the decrypting storage"))
+
 // Decompress returns the plain form of a record as a storage keeps it: one that the Python package
 // zc.zlibstorage compressed (".z" and a zlib stream; no pickle begins like that) is expanded, every
-// other one is returned as it is. What is allocated follows the bytes that come out, and what comes
+// other one is returned as it is, except what cipher.encryptingstorage encrypted (".e"): ErrEncrypted. What is allocated follows the bytes that come out, and what comes
 // out of n bytes is at most about 1032*n.
 func Decompress(data []byte) ([]byte, error) {
-	if !bytes.HasPrefix(data, []byte(".z")) {
+	switch {
+	case bytes.HasPrefix(data, []byte(".e")):
+		return nil, ErrEncrypted
+	case !bytes.HasPrefix(data, []byte(".z")):
 		return data, nil
 	}
 	return inflate(data[2:], MaxSize)

@@ -70,7 +70,7 @@ const (
 
 	// substring of a state fetches no more than it needs, unless PostgreSQL compressed the state.
 	pgOids = `SELECT zoid, state IS NOT NULL AND ($3 = ''::bytea
-			OR position($3 IN substring(state FOR 256)) > 0 OR substring(state FOR 2) = '.z')
+			OR position($3 IN substring(state FOR 256)) > 0 OR substring(state FOR 2) IN ('.z', '.e'))
 		FROM (SELECT DISTINCT ON (zoid) zoid, state FROM object_state
 			WHERE zoid > $1 AND tid <= $2 ORDER BY zoid, tid DESC LIMIT $4) newest`
 )

@@ -171,7 +171,7 @@ type session interface {
 
 	// oids returns the objects > from with data as of at, ascending, and the greatest looked at, from
 	// when there was none. With naming only those whose record has it near the beginning, or is
-	// compressed.
+	// compressed or encrypted.
 	oids(ctx context.Context, at zodb.Tid, naming string, from int64, max int) (oids []zodb.Oid, last int64, err error)
 
 	// release gives the connection back; broken ones are dropped.

@@ -64,7 +64,7 @@ const (
 	sqlPackedLast = `SELECT tid FROM "transaction" WHERE tid > 0 AND packed ORDER BY tid DESC LIMIT 1`
 	// Columns beside max() come from the row of the maximum: documented by SQLite.
 	sqlOids = `SELECT zoid, state IS NOT NULL AND (?3 = ''
-			OR instr(substr(state, 1, 256), CAST(?3 AS BLOB)) > 0 OR substr(state, 1, 2) = x'2e7a'), max(tid)
+			OR instr(substr(state, 1, 256), CAST(?3 AS BLOB)) > 0 OR substr(state, 1, 2) IN (x'2e7a', x'2e65')), max(tid)
 		FROM object_state WHERE zoid > ?1 AND tid <= ?2 GROUP BY zoid ORDER BY zoid LIMIT ?4`
 	sqlTables = `SELECT name FROM sqlite_master WHERE type = 'table' AND name IN ('transaction', 'object_state', 'current_object')`
 )

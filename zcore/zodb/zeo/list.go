@@ -26,10 +26,10 @@ func (s *Storage) Oids(ctx context.Context, at zodb.Tid, fn func(zodb.Oid) error
 		there := serial != 0 && serial <= at
 		if !there {
 			_, err := s.LoadAt(ctx, oid, at)
-			if err != nil && !zodb.IsAbsent(err) {
+			if err != nil && zodb.KindOf(err) != zodb.KindAnswer {
 				return err
 			}
-			there = err == nil
+			there = !zodb.IsAbsent(err)
 		}
 		if there {
 			if err := fn(oid); err != nil {
