@@ -216,6 +216,9 @@ func (fs *fileSystem) Read(cancel <-chan struct{}, in *fuse.ReadIn, buf []byte) 
 		rep, err = newReply(data, buf)
 		if err != nil {
 			fs.log.Error("read failed", "inode", f.in.id, "off", in.Offset, "err", err)
+			if data.Failed != nil {
+				data.Failed()
+			}
 		}
 	}
 	if st := r.status(err); !st.Ok() {

@@ -54,7 +54,11 @@ func (r *request) readData() error {
 	return nil
 }
 
+// drop is for data in place of which the client gets an error.
 func (r *request) drop(d tree.Data) {
+	if d.Failed != nil {
+		d.Failed()
+	}
 	if d.Done != nil {
 		d.Done()
 	}
@@ -99,13 +103,16 @@ func (r *request) whole(d tree.Data, size int, off int64) (tree.Data, error) {
 
 func join(a, b tree.Data) tree.Data {
 	pieces := append(append([]zcore.Piece(nil), a.Pieces...), b.Pieces...)
-	return tree.Data{Pieces: pieces, Done: func() {
-		for _, done := range []func(){a.Done, b.Done} {
-			if done != nil {
-				done()
+	both := func(f, g func()) func() {
+		return func() {
+			for _, fn := range []func(){f, g} {
+				if fn != nil {
+					fn()
+				}
 			}
 		}
-	}}
+	}
+	return tree.Data{Pieces: pieces, Done: both(a.Done, b.Done), Failed: both(a.Failed, b.Failed)}
 }
 
 // inMemory reads the pieces that are ranges of a file, but for long ones that a socket takes as they are.

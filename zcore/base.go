@@ -128,38 +128,49 @@ func (b *BaseFile) Read(ctx context.Context, dom *Domain, size int, off int64) (
 	wctx, done := c.within(ctx)
 	defer done()
 	set := dom.base(baseKey{b.rev, b.f.Oid()})
-	var msgs []*pinMsg
 	parts := splitBlocks(off, int(min(int64(size), b.size-off)), b.bf.Blksize)
+	msgs, wait, err := b.pinReaders(wctx, dom, set, parts)
+	var d Data
+	if err == nil {
+		d, err = b.RevFile.Read(ctx, size, off)
+	}
+	err = c.awaitPins(wctx, msgs, err, wait)
+	if dom.Failed() || pinsDone(msgs) == nil && set.answered(parts) { // by an error too: after one the kernel reads again
+		err = errDomainFailed
+	}
+	if failed := b.f.failed(); failed != nil { // watches that were asked may be gone by that
+		err = failed
+	}
+	if err != nil {
+		if d.Done != nil {
+			d.Done()
+		}
+		dom.erred.note(b.rev, b.f.Oid(), parts, err)
+		return Data{}, err
+	}
+	d.Failed = func() { dom.erred.note(b.rev, b.f.Oid(), parts, ErrIO) }
+	return d, nil
+}
+
+// pinReaders is as that of HeadFile, for all blocks of a read. wait tells how long they may be waited for.
+func (b *BaseFile) pinReaders(ctx context.Context, dom *Domain, set *baseSet, parts []part) (msgs []*pinMsg, wait pinWait, err error) {
 	for _, p := range parts {
+		wait = wait.least(dom.erred.patience(b.rev, b.f.Oid(), p.blk, b.f.c.opts.PinTimeout))
 		ws, bad := set.mark(p.blk)
 		if bad {
-			return Data{}, errDomainFailed
+			return msgs, wait, errDomainFailed
 		}
 		for _, w := range ws {
-			m, err := w.protectBase(wctx, p.blk)
-			if err != nil {
-				return Data{}, c.ioError(wctx, err, "history of block of", b.f.Oid(), b.rev)
+			m, werr := w.protectBase(ctx, p.blk)
+			if werr != nil {
+				m, err = w.protectBaseAt(p.blk), b.f.c.ioError(ctx, werr, "history of block of", b.f.Oid(), b.rev)
 			}
 			if m != nil {
 				msgs = append(msgs, m)
 			}
 		}
 	}
-	d, err := b.RevFile.Read(ctx, size, off)
-	unsafe := c.waitPins(wctx, msgs)
-	if unsafe == nil && (dom.Failed() || set.answered(parts)) { // by an error too: after one the kernel reads again
-		unsafe = errDomainFailed
-	}
-	if failed := b.f.failed(); failed != nil { // watches that were asked may be gone by that
-		unsafe = failed
-	}
-	if unsafe != nil {
-		if d.Done != nil {
-			d.Done()
-		}
-		return Data{}, unsafe
-	}
-	return d, err
+	return msgs, wait, err
 }
 
 // protectBase has the watch pin a block if it changed between its base and its at.
@@ -186,6 +197,16 @@ func (w *clientWatch) protectBase(ctx context.Context, blk Blk) (*pinMsg, error)
 		at = w.at
 		w.mu.Unlock()
 	}
+}
+
+// protectBaseAt has the watch pin a block as of its at, which is always right. Nothing is asked of the database.
+func (w *clientWatch) protectBaseAt(blk Blk) *pinMsg {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.at <= w.base {
+		return nil
+	}
+	return w.wantLocked(blk, w.at, w.at, 0)
 }
 
 // pinMarked does for a base watch what pinChanged does for one over head.

@@ -15,6 +15,8 @@ type Domain struct {
 	onFail map[int]func()       // mu
 	nextID int                  // mu
 	bases  map[baseKey]*baseSet // mu
+
+	erred erredReads // has its own mutex, a leaf
 }
 
 func newDomain(name string, local bool) *Domain {

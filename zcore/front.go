@@ -12,6 +12,8 @@ type Data struct {
 	Pieces []Piece
 	// Done, when not nil, is called once, after the reply was written to the client or dropped.
 	Done func()
+	// Failed, when not nil, is called before Done where the client gets an error instead of the data.
+	Failed func()
 }
 
 // Piece is either bytes in memory (Mem) or a range of a file (File, Off, Len); Mem is shared and

@@ -3,6 +3,7 @@ package zcore
 import (
 	"context"
 	"fmt"
+	"sync"
 	"time"
 
 	"wcfs/zcore/watch"
@@ -16,6 +17,7 @@ type pinned struct {
 	failed *pinMsg   // one that ended with an error: from then on all do
 	at     zodb.Tid  // the watch's at for which target was decided
 	view   zodb.Tid  // the view as of which it was
+	stuck  bool      // the first of queue cannot be sent: the database does not answer
 }
 
 // pinMsg is one pin message.
@@ -24,6 +26,15 @@ type pinMsg struct {
 	at   zodb.Tid      // the watch's at for which rev was decided
 	done chan struct{} // closed when acknowledged, or when the client does not matter any more
 	err  error         // set before done is closed: the client is still there, and cannot be protected
+
+	stuck     chan struct{} // closed when it cannot be sent for now: the database does not answer
+	noteStuck func()        // closes stuck, once
+}
+
+func newPinMsg(rev, at zodb.Tid) *pinMsg {
+	m := &pinMsg{rev: rev, at: at, done: make(chan struct{}), stuck: make(chan struct{})}
+	m.noteStuck = sync.OnceFunc(func() { close(m.stuck) })
+	return m
 }
 
 // wantLocked has a block shown at rev, as decided for at at view v. It returns the message to wait
@@ -43,12 +54,18 @@ func (w *clientWatch) wantLocked(blk Blk, rev, at, v zodb.Tid) *pinMsg {
 	if p.failed != nil {
 		return p.failed
 	}
+	if p.at == at && p.target == at && rev < at {
+		rev = at // shows the same
+	}
 	if p.at != at || p.view <= v { // else a newer decision for the same at stands
 		p.at, p.view = at, v
 		if p.target != rev {
 			w.countPinned(p.target, rev)
 			p.target = rev
-			m := &pinMsg{rev: rev, at: at, done: make(chan struct{})}
+			m := newPinMsg(rev, at)
+			if p.stuck {
+				m.noteStuck()
+			}
 			p.queue = append(p.queue, m)
 			if len(p.queue) == 1 {
 				go w.send(blk, p, m)
@@ -74,7 +91,7 @@ func (w *clientWatch) countPinned(was, now zodb.Tid) {
 // was acknowledged.
 func (w *clientWatch) send(blk Blk, p *pinned, msg *pinMsg) {
 	for msg != nil {
-		if msg.err = w.sendOne(blk, msg); msg.err != nil {
+		if msg.err = w.sendOne(blk, p, msg); msg.err != nil {
 			w.failPins(p)
 			return
 		}
@@ -112,14 +129,14 @@ func (w *clientWatch) sent(blk Blk, p *pinned) *pinMsg {
 }
 
 // sendOne sends a pin and waits until it is acknowledged, or until the client does not matter any more.
-func (w *clientWatch) sendOne(blk Blk, m *pinMsg) error {
+func (w *clientWatch) sendOne(blk Blk, p *pinned, m *pinMsg) error {
 	l := w.l
 	pin := watch.Pin{Oid: w.f.Oid(), Blk: blk, Rev: m.rev, Head: m.rev == tidHead}
 	if pin.Head && w.hasBase {
 		pin.Head, pin.Rev = false, w.base
 	}
 	if !pin.Head {
-		release := w.keepRev(&pin, m)
+		release := w.keepRev(&pin, p, m)
 		defer release()
 	}
 	l.c.step(StepPinSend)
@@ -149,8 +166,9 @@ func (l *Link) after() error {
 
 // keepRev has the attributes of the file at the revision of a pin ready while the client re-maps. Where
 // that is packed away the pin is changed to the revision it was decided for: the block is the same then.
-func (w *clientWatch) keepRev(pin *watch.Pin, m *pinMsg) (release func()) {
+func (w *clientWatch) keepRev(pin *watch.Pin, p *pinned, m *pinMsg) (release func()) {
 	c := w.l.c
+	defer w.setStuck(p, false)
 	revs := []zodb.Tid{pin.Rev}
 	if m.rev != tidHead && m.at > m.rev {
 		revs = append(revs, m.at)
@@ -158,6 +176,9 @@ func (w *clientWatch) keepRev(pin *watch.Pin, m *pinMsg) (release func()) {
 	for _, rev := range revs {
 		err := c.retry(w.ctx, "pin", func() (err error) {
 			release, err = c.keepRev(w.ctx, rev, w.f.Oid(), pin.Blk)
+			if zodb.KindOf(err) != zodb.KindAnswer {
+				w.setStuck(p, true)
+			}
 			return err
 		})
 		if err == nil {
@@ -169,6 +190,17 @@ func (w *clientWatch) keepRev(pin *watch.Pin, m *pinMsg) (release func()) {
 		}
 	}
 	return func() {} // bad data: the client will find out when it opens the file
+}
+
+// setStuck notes whether what is queued for a block can be sent as far as the database is concerned.
+func (w *clientWatch) setStuck(p *pinned, stuck bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if p.stuck = stuck; stuck {
+		for _, m := range p.queue {
+			m.noteStuck()
+		}
+	}
 }
 
 // waitAck waits for the reply to a pin; it returns what is wrong, or "". While the database does not
@@ -208,27 +240,41 @@ func (w *clientWatch) waitAck(stream uint64, a *asked) (why string) {
 	}
 }
 
-// pinReaders has every watch that must not see a block as of view v pin it, and waits for all.
-func (f *HeadFile) pinReaders(ctx context.Context, dom *Domain, blk Blk, v zodb.Tid) error {
+// pinReaders has every watch that must not see a block as of view v pin it, and returns what to wait for. Where the
+// history of the block cannot be had that is an error, and the watches pin the block as of their at, which is always right.
+func (f *HeadFile) pinReaders(ctx context.Context, dom *Domain, blk Blk, v zodb.Tid) (msgs []*pinMsg, err error) {
 	ws := f.watchesBelow(dom, f.c.tail.RevUpper(f.h, blk, v))
 	if len(ws) == 0 {
-		return nil
+		return nil, nil
 	}
 	rev, err := f.c.tail.LastChange(ctx, f.h, blk, v)
-	if err != nil {
-		return f.c.ioError(ctx, err, "history of block of", f.Oid(), v)
-	}
-	var msgs []*pinMsg
 	for _, w := range ws {
-		m, err := w.protect(ctx, blk, rev, v)
-		if err != nil {
-			return f.c.ioError(ctx, err, "history of block of", f.Oid(), v)
+		var m *pinMsg
+		werr := err
+		if werr == nil {
+			m, werr = w.protect(ctx, blk, rev, v)
+		}
+		if werr != nil {
+			m, err = w.protectAt(blk, v), werr
 		}
 		if m != nil {
 			msgs = append(msgs, m)
 		}
 	}
-	return f.c.waitPins(ctx, msgs)
+	if err != nil {
+		err = f.c.ioError(ctx, err, "history of block of", f.Oid(), v)
+	}
+	return msgs, err
+}
+
+// protectAt has the watch pin a block as of its at, unless view v shows nothing newer. Nothing is asked of the database.
+func (w *clientWatch) protectAt(blk Blk, v zodb.Tid) *pinMsg {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.at >= v {
+		return nil
+	}
+	return w.wantLocked(blk, w.at, w.at, v)
 }
 
 // waitPins waits until all are acknowledged, or their clients do not matter any more.

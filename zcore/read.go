@@ -190,9 +190,13 @@ func (f *HeadFile) Read(ctx context.Context, dom *Domain, size int, off int64) (
 				g.end()
 			}
 		}
-		return Data{}, firstError(errs)
+		err := firstError(errs)
+		dom.erred.note(0, f.Oid(), parts, err)
+		return Data{}, err
 	}
-	return f.answer(dom, size, parts, got), nil
+	d := f.answer(dom, size, parts, got)
+	d.Failed = func() { dom.erred.note(0, f.Oid(), parts, ErrIO) }
+	return d, nil
 }
 
 // answer makes the reply; what follows it is done once it is written.
@@ -282,31 +286,25 @@ func (g blkData) end() {
 	g.b.release()
 }
 
-// readBlk is the order of events of a read: view, look up, track and check, load, pins.
+// readBlk is the order of events of a read: view, look up, track and check, load, pins. One that fails on the way
+// waits for pins too.
 func (f *HeadFile) readBlk(ctx context.Context, dom *Domain, blk Blk) (blkData, error) {
 	c := f.c
 	r, err := f.beginRead(dom, blk)
 	if err != nil {
 		return blkData{}, err
 	}
-	m, err := f.trackBlk(ctx, r)
-	if err != nil {
-		r.end()
-		return blkData{}, err
+	wait := pinWait{}.least(dom.erred.patience(0, f.Oid(), blk, c.opts.PinTimeout))
+	g, err := f.loadBlk(ctx, r)
+	if failed := f.failed(); failed != nil { // for good: no READ of the file waits for pins
+		g.end()
+		return blkData{}, failed
 	}
-	c.step(StepReadTrack)
-	g := blkData{r: r, m: m}
-	if !m.Hole {
-		var hash uint64
-		if g.b, g.serial, hash, err = c.loadContent(ctx, m.ZBlk, r.view, f.h.Blksize); err != nil {
-			r.end()
-			return blkData{}, c.ioError(ctx, err, "read block", m.ZBlk, r.view)
-		}
-		c.noteAnswer(nil)
-		c.tail.Loaded(f.h, blk, r.view, m, g.serial, hash)
+	if err == nil {
+		c.step(StepReadLoad)
 	}
-	c.step(StepReadLoad)
-	err = f.pinReaders(ctx, dom, blk, r.view)
+	msgs, perr := f.pinReaders(ctx, dom, blk, r.view)
+	err = c.awaitPins(ctx, msgs, errors.Join(err, perr), wait)
 	if err == nil && dom.Failed() { // the watch that did not acknowledge is gone by now, and was not asked
 		err = errDomainFailed
 	}
@@ -318,6 +316,26 @@ func (f *HeadFile) readBlk(ctx context.Context, dom *Domain, blk Blk) (blkData, 
 		return blkData{}, err
 	}
 	c.step(StepReadPins)
+	return g, nil
+}
+
+// loadBlk looks a block up, tracks and loads it.
+func (f *HeadFile) loadBlk(ctx context.Context, r *read) (g blkData, err error) {
+	c := f.c
+	g.r = r
+	if g.m, err = f.trackBlk(ctx, r); err != nil {
+		return g, err
+	}
+	c.step(StepReadTrack)
+	if g.m.Hole {
+		return g, nil
+	}
+	var hash uint64
+	if g.b, g.serial, hash, err = c.loadContent(ctx, g.m.ZBlk, r.view, f.h.Blksize); err != nil {
+		return g, c.ioError(ctx, err, "read block", g.m.ZBlk, r.view)
+	}
+	c.noteAnswer(nil)
+	c.tail.Loaded(f.h, r.blk, r.view, g.m, g.serial, hash)
 	return g, nil
 }
 

@@ -19,6 +19,8 @@ type simClient struct {
 	link *Link
 	rng  *rand.Rand
 
+	mmap sync.RWMutex // held over a fault that is sent again, and to re-map
+
 	mu   sync.Mutex
 	at   zodb.Tid         // mu
 	pins map[Blk]zodb.Tid // mu; what is mapped from @rev
@@ -31,6 +33,9 @@ func (s *sim) client(ctx context.Context, rng *rand.Rand, stop chan struct{}) er
 	at := s.core.Head()
 	files := s.db.Files(at)
 	f, err := s.core.Lookup(ctx, files[rng.IntN(len(files))])
+	if s.forgiven(err) {
+		return nil
+	}
 	if err != nil {
 		return err
 	}
@@ -122,6 +127,9 @@ func (c *simClient) pinner(ctx context.Context) error {
 				break
 			}
 			buf = rest
+			if fatal(line) {
+				return errors.New(line)
+			}
 			stream, msg, err := watch.Frame(line)
 			if err != nil {
 				return err
@@ -150,6 +158,8 @@ func (c *simClient) pin(stream uint64, msg string) error {
 		return fmt.Errorf("stream %d: %w", stream, err)
 	}
 	c.s.step(StepPinSend)
+	c.mmap.Lock()
+	defer c.mmap.Unlock()
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if p.Head {
@@ -193,7 +203,10 @@ func (c *simClient) touch(ctx context.Context) error {
 		if pinned {
 			data, err = c.s.readRev(ctx, was, oid, off)
 		} else {
-			data, err = c.s.k.fault(ctx, c.f, off, 1+c.rng.IntN(3))
+			data, err = c.faultOf(ctx, off, 1+c.rng.IntN(3))
+		}
+		if c.s.forgiven(err) {
+			return nil
 		}
 		if err != nil {
 			return err

@@ -26,6 +26,8 @@ type simKernel struct {
 	saved int                         // mu; blocks kept under @rev
 	puts  int                         // mu; uploads
 	drops int                         // mu; files dropped whole
+
+	repeated int // mu; READs sent again
 }
 
 type simKey struct {

@@ -282,8 +282,8 @@ func baseMutants() []mutant {
 			name: "base-error-early", run: "TestBaseReadThatFails", file: "zcore/base.go",
 			why: "so does the second read after an error",
 			edits: []edit{{
-				"d, err := b.RevFile.Read(ctx, size, off)\n",
-				"d, err := b.RevFile.Read(ctx, size, off)\n\tif err != nil {\n\t\treturn Data{}, err\n\t}\n",
+				"\td, err = b.RevFile.Read(ctx, size, off)\n\t}\n",
+				"\td, err = b.RevFile.Read(ctx, size, off)\n\t}\n\tif err != nil {\n\t\treturn Data{}, err\n\t}\n",
 			}},
 		},
 		{
@@ -294,7 +294,7 @@ func baseMutants() []mutant {
 		{
 			name: "base-acks-not-waited", file: "zcore/base.go",
 			why:   "a block of the base is shown before the watches that must not see it have acknowledged",
-			edits: []edit{{"unsafe := c.waitPins(wctx, msgs)", "unsafe := wctx.Err()"}},
+			edits: []edit{{"err = c.awaitPins(wctx, msgs, err, wait)", "_ = wait"}},
 		},
 		{
 			name: "base-at-not-rechecked", file: "zcore/base.go",
@@ -324,7 +324,7 @@ func baseMutants() []mutant {
 		{
 			name: "base-poisoned-meanwhile", run: "TestReadAsAWatchFails", file: "zcore/base.go",
 			why:   "a read that asks a watch which is gone, since it did not acknowledge, is answered",
-			edits: []edit{{"unsafe == nil && (dom.Failed() || set.answered(parts))", "set.answered(parts) && dom.Failed()"}},
+			edits: []edit{{"dom.Failed() || pinsDone(msgs) == nil && set.answered(parts)", "dom.Failed() && set.answered(parts)"}},
 		},
 		{
 			name: "domain-fails-meanwhile", run: "TestReadAsAWatchFails", file: "zcore/read.go",

@@ -7,7 +7,7 @@ import (
 
 // table has all mutants.
 func table() []mutant {
-	return slices.Concat(historyMutants(), coreMutants(), baseMutants(), qidMutants())
+	return slices.Concat(historyMutants(), coreMutants(), baseMutants(), pinMutants(), qidMutants())
 }
 
 // in sets what most mutants of a group have in common.

@@ -1,0 +1,37 @@
+package mutants
+
+// pinMutants break what protects those who must pin, and others from them.
+func pinMutants() []mutant {
+	return in("zcore", "Test", nil, []mutant{
+		{
+			name: "head-error-early", run: "TestHeadReadThat", file: "zcore/erred.go",
+			why:   "a READ ends in an error before its pins are acknowledged, and its repetition under mmap_lock waits",
+			edits: []edit{{"return errors.Join(err, c.settlePins(ctx, msgs))", "return err"}},
+		},
+		{
+			name: "repetition-waits", run: "TestRepeated", file: "zcore/erred.go",
+			why:   "the repetition of a READ that failed waits for pins, under mmap_lock",
+			edits: []edit{{"(wait.most == 0 || err != nil):", "(wait.most < 0 || err != nil):"}, {"case wait.bounded:", "case wait.bounded && wait.most > 0:"}},
+		},
+		{
+			name: "interrupted-forgotten", run: "TestReadAfterAn", file: "zcore/erred.go",
+			why:   "a client is killed since a READ of another was interrupted, and its own was sent under mmap_lock",
+			edits: []edit{{"return true, pinTimeout / 4", "return false, 0"}},
+		},
+		{
+			name: "stuck-pins-awaited", run: "TestRepeated", file: "zcore/pin.go",
+			why:   "a READ that fails in an outage hangs for as long as that lasts",
+			edits: []edit{{"if zodb.KindOf(err) != zodb.KindAnswer {\n\t\t\t\tw.setStuck(p, true)\n\t\t\t}\n", ""}},
+		},
+		{
+			name: "unknown-history-unpinned", run: "TestHeadReadThat|TestRepeated", file: "zcore/pin.go",
+			why:   "a watch is not told to pin where the history of a block cannot be had",
+			edits: []edit{{"m, err = w.protectAt(blk, v), werr", "err = werr"}},
+		},
+		{
+			name: "front-error-unnoticed", run: "TestReadThatAFront", file: "zcore/read.go",
+			why:   "a READ whose data cannot be handed over is not known to have failed",
+			edits: []edit{{"d.Failed = func() { dom.erred.note(0, f.Oid(), parts, ErrIO) }", "_ = parts"}},
+		},
+	})
+}
