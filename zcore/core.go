@@ -111,10 +111,12 @@ func New(ctx context.Context, stor zodb.Storage, opts Options) (*Core, error) {
 	if opts.Log == nil {
 		opts.Log = slog.Default()
 	}
-	c := &Core{
+	var c *Core
+	c = &Core{
 		stor: stor, opts: opts, log: opts.Log,
 		tail: history.New(stor, head, history.Options{
 			Retention: opts.Retention, NodeBytes: opts.NodeBytes, BlockBytes: opts.BlockBytes,
+			Retry: func(ctx context.Context, load func() error) error { return c.retry(ctx, "delta", load) },
 		}),
 		host:        newDomain("host", true),
 		zeros:       make([]byte, 1<<20),

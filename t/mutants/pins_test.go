@@ -19,6 +19,11 @@ func pinMutants() []mutant {
 			edits: []edit{{"return true, pinTimeout / 4", "return false, 0"}},
 		},
 		{
+			name: "gap-begins-anew", run: "TestGapOver", file: "zcore/history/delta.go",
+			why:   "a gap over a database that fails now and then is begun anew with each failure, and never ends",
+			edits: []edit{{"t.opts.Retry == nil || zodb.", "t.opts.Retry != nil || zodb."}},
+		},
+		{
 			name: "stuck-pins-awaited", run: "TestRepeated", file: "zcore/pin.go",
 			why:   "a READ that fails in an outage hangs for as long as that lasts",
 			edits: []edit{{"if zodb.KindOf(err) != zodb.KindAnswer {\n\t\t\t\tw.setStuck(p, true)\n\t\t\t}\n", ""}},

@@ -4,7 +4,11 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"sync"
 
+	"golang.org/x/sync/errgroup"
+
+	"wcfs/zcore/zdata"
 	"wcfs/zcore/zodb"
 	"wcfs/zcore/zodb/btree"
 )
@@ -43,7 +47,11 @@ func (t *Tail) CheckFiles(ctx context.Context, c zodb.Commit) error {
 	}
 	t.mu.Unlock()
 	for _, f := range files {
-		bf, err := t.BigFile(ctx, f.Oid, c.Tid)
+		var bf zdata.BigFile
+		err := t.insist(ctx, func() (err error) {
+			bf, err = t.BigFile(ctx, f.Oid, c.Tid)
+			return err
+		})
 		why, err := changedHow(f, bf, err)
 		if why != "" {
 			err = &FileChanged{f.Oid, c.Tid, why}
@@ -84,7 +92,12 @@ func (t *Tail) Delta(ctx context.Context, c zodb.Commit) ([]FileDelta, error) {
 	moved := map[*File][]remap{}
 	for f, blks := range to.look {
 		for blk := range blks {
-			m, path, err := t.Lookup(ctx, f.BigFile, blk, c.Tid)
+			var m Mapping
+			var path []btree.Step
+			err := t.insist(ctx, func() (err error) {
+				m, path, err = t.Lookup(ctx, f.BigFile, blk, c.Tid)
+				return err
+			})
 			if err != nil {
 				return nil, &FileError{[]*File{f}, fmt.Errorf("block %d: %w", blk, err)}
 			}
@@ -129,7 +142,12 @@ func (t *Tail) touch(ctx context.Context, oids []zodb.Oid, c zodb.Commit) (touch
 		before = c.Gap
 	}
 	for oid, refs := range nodes {
-		diff, leaf, err := t.diffNode(ctx, oid, before, c.Tid)
+		var diff []span
+		var leaf bool
+		err := t.insist(ctx, func() (err error) {
+			diff, leaf, err = t.diffNode(ctx, oid, before, c.Tid)
+			return err
+		})
 		if err != nil {
 			return to, &FileError{t.filesOf(oid), err}
 		}
@@ -241,7 +259,12 @@ func childSpan(n *btree.Node, i int) span {
 func (t *Tail) sizes(ctx context.Context, files map[*File]bool, at zodb.Tid) (map[*File]sized, error) {
 	out := map[*File]sized{}
 	for f := range files {
-		size, path, err := t.Size(ctx, f.BigFile, at)
+		var size int64
+		var path []btree.Step
+		err := t.insist(ctx, func() (err error) {
+			size, path, err = t.Size(ctx, f.BigFile, at)
+			return err
+		})
 		if err != nil {
 			return nil, &FileError{[]*File{f}, fmt.Errorf("size: %w", err)}
 		}
@@ -340,8 +363,37 @@ func (t *Tail) changedInGap(ctx context.Context, c zodb.Commit) ([]zodb.Oid, err
 		oids = append(oids, oid)
 	}
 	t.mu.Unlock()
+	g, ctx := errgroup.WithContext(ctx)
+	g.SetLimit(gapLoads)
+	var mu sync.Mutex
+	for batch := range slices.Chunk(oids, gapBatch) {
+		g.Go(func() error {
+			changed, err := t.changedOf(ctx, batch, c)
+			mu.Lock()
+			defer mu.Unlock()
+			out = append(out, changed...)
+			return err
+		})
+	}
+	if err := g.Wait(); err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+const (
+	gapBatch = 64 // objects whose serials are asked for one after another
+	gapLoads = 4  // batches at once
+)
+
+// changedOf is changedInGap for some objects.
+func (t *Tail) changedOf(ctx context.Context, oids []zodb.Oid, c zodb.Commit) (out []zodb.Oid, err error) {
 	for _, oid := range oids {
-		serial, err := t.serialInDB(ctx, oid, c.Tid)
+		var serial zodb.Tid
+		err := t.insist(ctx, func() (err error) {
+			serial, err = t.serialInDB(ctx, oid, c.Tid)
+			return err
+		})
 		if k := zodb.KindOf(err); err != nil && (k == zodb.KindAnswer || k == zodb.Unknown) {
 			serial, err = c.Tid, nil // taken for changed: who needs it will find out what is wrong
 		}
@@ -353,4 +405,13 @@ func (t *Tail) changedInGap(ctx context.Context, c zodb.Commit) ([]zodb.Oid, err
 		}
 	}
 	return out, nil
+}
+
+// insist loads, and again in an outage.
+func (t *Tail) insist(ctx context.Context, load func() error) error {
+	err := load()
+	if t.opts.Retry == nil || zodb.KindOf(err) != zodb.KindOutage {
+		return err
+	}
+	return t.opts.Retry(ctx, load)
 }

@@ -22,6 +22,7 @@
 package history
 
 import (
+	"context"
 	"hash/maphash"
 	"sort"
 	"sync"
@@ -38,6 +39,10 @@ type Options struct {
 	NodeBytes  int              // bound of the node cache; default 64 MiB
 	BlockBytes int              // bound of the cache of recently used blocks; default 64 MiB
 	Now        func() time.Time // default time.Now
+
+	// Retry repeats a load of Delta or CheckFiles that failed in an outage until it succeeds: both need many loads, and where now and
+	// then one fails would never end if they began anew. nil: there is no second try.
+	Retry func(ctx context.Context, load func() error) error
 }
 
 // Tail is the history of a database since T0, as far as it is remembered.
