@@ -278,6 +278,9 @@ func newReply(data zcore.Data, buf []byte) (*reply, error) {
 				}
 				return nil, fmt.Errorf("%w: %w", tree.ErrIO, err)
 			}
+			if err := p.Check(); err != nil {
+				return nil, fmt.Errorf("%w: %w", tree.ErrIO, err)
+			}
 		}
 		if len(vec) > 0 {
 			rep.vecs = append(rep.vecs, vec)

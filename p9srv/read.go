@@ -134,6 +134,9 @@ func (r *request) inMemory(d *tree.Data) error {
 		if err := readFile(p.File, buf, p.Off); err != nil {
 			return err
 		}
+		if err := p.Check(); err != nil {
+			return err
+		}
 		pieces[i] = zcore.Piece{Mem: buf}
 	}
 	if pieces != nil {

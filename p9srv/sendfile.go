@@ -32,11 +32,30 @@ func (c *conn) writePieces(pieces []zcore.Piece) error {
 		if err := c.writeVec(); err != nil {
 			return err
 		}
-		if err := sendfile(c.raw.(syscall.Conn), p); err != nil {
+		if err := c.sendChecked(p); err != nil {
 			return err
 		}
 	}
 	return c.writeVec()
+}
+
+// sendChecked sends a range of a file. The last byte waits until it is known that the file was not written over meanwhile:
+// if it was, the connection ends, and the client has no whole message. wmu must be held.
+func (c *conn) sendChecked(p zcore.Piece) error {
+	most := p
+	most.Len--
+	if err := sendfile(c.raw.(syscall.Conn), most); err != nil {
+		return err
+	}
+	last := make([]byte, 1)
+	if err := readFile(p.File, last, p.Off+int64(most.Len)); err != nil {
+		return err
+	}
+	if err := p.Check(); err != nil {
+		return err
+	}
+	c.vec = append(c.vec, last)
+	return nil
 }
 
 // writeVec writes what is in vec, and empties it. wmu must be held.

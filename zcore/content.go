@@ -77,7 +77,7 @@ func (c *Core) appendPieces(ps []Piece, b content, off int64, n int) []Piece {
 	switch {
 	case b.plain.File != nil && off < b.plain.Len:
 		k := int(min(int64(n), b.plain.Len-off))
-		ps = append(ps, Piece{File: b.plain.File, Off: b.plain.Off + off, Len: k})
+		ps = append(ps, Piece{File: b.plain.File, Off: b.plain.Off + off, Len: k, check: b.plain.Check})
 		n -= k
 	case off < int64(len(b.mem)):
 		k := min(n, len(b.mem)-int(off))
@@ -105,6 +105,9 @@ func (c *Core) copyPlain(ctx context.Context, p []byte, zblk zodb.Oid, at, seria
 	}
 	if _, err := b.File.ReadAt(p[:b.Len], b.Off); err != nil {
 		return false, fmt.Errorf("read the database's file: %w", err)
+	}
+	if err := b.Check(); err != nil {
+		return false, err
 	}
 	clear(p[b.Len:])
 	return true, nil

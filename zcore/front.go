@@ -23,6 +23,17 @@ type Piece struct {
 	File *os.File
 	Off  int64
 	Len  int // length of the range of File; not used when Mem is set
+
+	check func() error // of File
+}
+
+// Check is called after a range of File was read, and before the client is given it: an error says that the file was
+// written over, and the bytes are something else.
+func (p Piece) Check() error {
+	if p.check == nil {
+		return nil
+	}
+	return p.check()
 }
 
 // Size returns the number of bytes in all pieces.

@@ -2,6 +2,7 @@ package history
 
 import (
 	"context"
+	"errors"
 	"io"
 	"os"
 	"sync"
@@ -18,7 +19,16 @@ type Plain struct {
 	Len    int64
 	Serial zodb.Tid // of the ZBlk
 
+	check   func() error
 	release func()
+}
+
+// Check is called once bytes were read and before they are used: an error says that they are something else.
+func (p Plain) Check() error {
+	if p.check == nil {
+		return nil
+	}
+	return p.check()
 }
 
 // Release is called once File is not needed any more.
@@ -72,6 +82,9 @@ func (t *Tail) Plain(ctx context.Context, zblk zodb.Oid, at zodb.Tid, blksize in
 	if !known {
 		sh = shape{file: x.File, pos: x.Off, len: x.Len}
 		sh.off, sh.size, sh.plain, err = zdata.FindPlain(zblk, io.NewSectionReader(x.File, x.Off, x.Len), x.Len)
+		if x.Check != nil {
+			err = errors.Join(err, x.Check())
+		}
 		if err == nil {
 			t.shapes.put(zblk, sh)
 		}
@@ -80,5 +93,5 @@ func (t *Tail) Plain(ctx context.Context, zblk zodb.Oid, at zodb.Tid, blksize in
 		release()
 		return Plain{}, false
 	}
-	return Plain{File: x.File, Off: x.Off + sh.off, Len: sh.size, Serial: x.Serial, release: release}, true
+	return Plain{File: x.File, Off: x.Off + sh.off, Len: sh.size, Serial: x.Serial, check: x.Check, release: release}, true
 }

@@ -188,6 +188,10 @@ type Extent struct {
 	Off    int64
 	Len    int64
 	Serial Tid
+
+	// Check is called after the bytes were read and before they are used: an error says that they are not the
+	// record, as the file was written over. It costs next to nothing.
+	Check func() error
 }
 
 // Extender is implemented by drivers that can tell where a record lies in a file, for zero-copy reads.

@@ -32,6 +32,7 @@ type batch struct {
 	places []place
 	buf    []byte // of the file, from off
 	off    int64
+	unsure bool // something was read since the file was checked last
 }
 
 // buffers for batches, each batchMax long, lent to one at a time.
@@ -90,7 +91,15 @@ func (b *batch) load(ctx context.Context, whole []byte, fn func(i int, rec zodb.
 		rec, ok := b.near(n, whole)
 		var err error
 		if !ok {
+			b.unsure = true
 			rec, err = view{b.f, p.oid, p.pos, b.end}.load(ctx, b.at)
+		}
+		if b.unsure {
+			if bad := b.f.check(false); bad != nil {
+				rec, err = zodb.Record{}, bad
+			} else {
+				b.unsure = false
+			}
 		}
 		if err := fn(p.i, rec, err); err != nil {
 			return err
@@ -142,7 +151,7 @@ func (b *batch) fill(n int, whole []byte) bool {
 		}
 		last = p.pos
 	}
-	b.off, b.buf = pos, nil
+	b.off, b.buf, b.unsure = pos, nil, true
 	size := min(last+batchSlack, b.end) - pos
 	if last > pos { // it is as long as others, most likely
 		size = min(batchMax, b.end-pos, max(size, (last-pos)/8+size))

@@ -28,6 +28,7 @@ type dataFile struct {
 	last  zodb.Tid  // its tid, 0 if there is none
 	next  *dataFile // what replaced this file, nil while nothing has; owns a reference
 
+	id      identity
 	extents extents
 	lastTxn atomic.Pointer[txnAt] // the header looked at last: neighbouring records share it
 }
@@ -47,7 +48,11 @@ func openData(ctx context.Context, path string, opt Options) (*dataFile, error) 
 	if err != nil {
 		return nil, err
 	}
-	if err := f.buildIndex(ctx, opt); err != nil {
+	err = f.buildIndex(ctx, opt)
+	if err == nil {
+		err = f.takeMark(nil)
+	}
+	if err != nil {
 		f.f.Close()
 		return nil, err
 	}
@@ -140,10 +145,7 @@ func (f *dataFile) apply(t txn) error {
 	for _, r := range t.recs {
 		f.index.Set(r.oid, r.pos)
 	}
-	f.end = t.end
-	if t.Status != fsformat.Undone {
-		f.last = t.Tid
-	}
+	f.end, f.last = t.end, t.Tid // an undone one too: Python takes it for the last transaction
 	return nil
 }
 

@@ -20,6 +20,8 @@
 //
 // # Invariants
 //
+//   - Nothing read from a file is given out before check has said that the file is still the same
+//     database (identity.go). Once it is not, everything fails with that.
 //   - A dataFile's index, end and last tid change together, under mu, one transaction at a time; once
 //     it was replaced they change no more.
 //   - Records of transactions before end never change. Loads copy (file, position, end) under
@@ -57,7 +59,7 @@ type Options struct {
 	NoIndex bool
 
 	// Tick is how often to look at the file when no notification comes, as on network file
-	// systems. 0: once a second.
+	// systems. 0: four times a second.
 	Tick time.Duration
 
 	// Grace is for how long following must fail all the time until Follow fails. 0: 2 seconds.
@@ -75,11 +77,13 @@ type Storage struct {
 	stop     context.CancelFunc // ends the watcher
 	stopped  chan struct{}      // closed when the watcher has ended
 	followed atomic.Bool        // Follow was called
+	cut      cutOff             // of the watcher
 	buffers  batchBuffers
 
 	mu      sync.RWMutex
 	cur     *dataFile     // guarded by mu; written by the watcher only
 	head    zodb.Tid      // guarded by mu; never decreases
+	phantom zodb.Tid      // guarded by mu, written by the watcher; counts as a transaction of no objects, 0: none
 	changed chan struct{} // guarded by mu; closed and replaced whenever head, cur, failed or closed change
 	failed  error         // guarded by mu; following has failed for good
 	closed  bool          // guarded by mu
@@ -104,7 +108,7 @@ func Open(ctx context.Context, url string, opt Options) (*Storage, error) {
 		return nil, err
 	}
 	if opt.Tick <= 0 {
-		opt.Tick = time.Second
+		opt.Tick = time.Second / 4
 	}
 	if opt.Grace <= 0 {
 		opt.Grace = 2 * time.Second
@@ -121,6 +125,7 @@ func Open(ctx context.Context, url string, opt Options) (*Storage, error) {
 		return nil, fmt.Errorf("%s: %w", url, err)
 	}
 	s.head = s.cur.last
+	s.lookCut()
 	wctx, stop := context.WithCancel(context.Background())
 	s.stop = stop
 	go func() {

@@ -67,13 +67,13 @@ func (s *Storage) watch(ctx context.Context, poke <-chan struct{}) {
 	for {
 		err := s.advance(ctx)
 		switch {
-		case err == nil:
+		case err == nil || errors.Is(err, errGrowing):
 			failing = time.Time{}
 		case ctx.Err() != nil:
 			return
-		case failing.IsZero():
+		case zodb.KindOf(err) != zodb.KindOtherDatabase && failing.IsZero():
 			failing = time.Now()
-		case time.Since(failing) > s.opt.Grace:
+		case zodb.KindOf(err) == zodb.KindOtherDatabase || time.Since(failing) > s.opt.Grace:
 			s.mu.Lock()
 			s.failed = fmt.Errorf("%s: follow: %w", s.url, err)
 			s.broadcast()
@@ -102,12 +102,15 @@ func (s *Storage) advance(ctx context.Context) error {
 	case os.SameFile(st, f.stat):
 		return err
 	}
+	if err != nil && zodb.KindOf(err) == zodb.KindOtherDatabase {
+		return err
+	}
 	s.tail(ctx, f) // its last commits; where this fails, the new file has them
 	next, err := openData(ctx, s.path, s.opt)
 	if err != nil {
 		return fmt.Errorf("the file was replaced: %w", err)
 	}
-	if err := sameDatabase(ctx, f, next); err != nil {
+	if err := s.goesOn(ctx, f, next); err != nil {
 		next.release()
 		return fmt.Errorf("the file was replaced: %w", err)
 	}
@@ -127,11 +130,19 @@ func (s *Storage) tail(ctx context.Context, f *dataFile) error {
 	sc := newScanner(f.f)
 	for ctx.Err() == nil {
 		t, err := sc.txn(f.end) // only this goroutine changes end
+		if bad := f.check(true); bad != nil {
+			return bad
+		}
 		if err == errIncomplete {
+			s.lookCut()
 			return nil
 		}
 		if err != nil {
 			return err
+		}
+		if t.Tid > f.last && t.Tid <= s.phantom {
+			return zodb.OtherDatabase(fmt.Errorf("transaction %s comes after %s, which was the last for a Python process that began "+
+				"in between: did its clock go back? restart wcfs", t.Tid, s.phantom))
 		}
 		s.mu.Lock()
 		if err = f.apply(t); err == nil {
@@ -139,11 +150,32 @@ func (s *Storage) tail(ctx context.Context, f *dataFile) error {
 			s.broadcast()
 		}
 		s.mu.Unlock()
+		if err == nil {
+			err = f.takeMark(&t.TxnHeader)
+		}
 		if err != nil {
 			return err
 		}
 	}
 	return ctx.Err()
+}
+
+// lookCut takes note of what a Python process has cut off, and has head reach its tid. The watcher calls it, or Open.
+func (s *Storage) lookCut() {
+	lock, err := os.Stat(s.path + ".lock")
+	if err != nil {
+		lock = nil
+	}
+	f := s.cur
+	tid := s.cut.tid(func(n int) (fs.File, error) { return os.Open(fmt.Sprintf("%s.tr%d", s.path, n)) }, lock, f.last, f.end)
+	if tid <= s.phantom {
+		return
+	}
+	s.mu.Lock()
+	s.phantom, s.head = tid, max(s.head, tid)
+	s.broadcast()
+	s.mu.Unlock()
+	s.opt.Log.Warn("the last transaction is none: its writer was killed in the middle of it", "file", s.path, "told", tid, "last", f.last)
 }
 
 // cursor is how far Follow is.
@@ -171,10 +203,16 @@ func (s *Storage) Follow(ctx context.Context, after zodb.Tid, fn func(zodb.Commi
 			return err
 		}
 		s.mu.RLock()
-		end, next, changed, failed := c.f.end, c.f.next, s.changed, s.failed
+		end, next, changed, failed, phantom := c.f.end, c.f.next, s.changed, s.failed, s.phantom
 		s.mu.RUnlock()
 		if err := s.report(ctx, c, end, fn); err != nil {
 			return err
+		}
+		if phantom > c.last && next == nil {
+			c.last = phantom
+			if err := fn(zodb.Commit{Tid: phantom}); err != nil {
+				return err
+			}
 		}
 		switch {
 		case next != nil:
@@ -197,7 +235,11 @@ func (s *Storage) Follow(ctx context.Context, after zodb.Tid, fn func(zodb.Commi
 func (s *Storage) report(ctx context.Context, c *cursor, end int64, fn func(zodb.Commit) error) error {
 	var err error
 	if c.pos == 0 {
-		if c.pos, err = c.f.locate(ctx, c.last, end); err != nil {
+		c.pos, err = c.f.locate(ctx, c.last, end)
+		if bad := c.f.check(false); bad != nil {
+			err = bad
+		}
+		if err != nil {
 			return fmt.Errorf("%s: follow: %w", s.url, err)
 		}
 	}
@@ -207,6 +249,9 @@ func (s *Storage) report(ctx context.Context, c *cursor, end int64, fn func(zodb
 			return err
 		}
 		t, err := c.sc.txn(c.pos)
+		if bad := c.f.check(false); bad != nil {
+			err = bad
+		}
 		if err == errIncomplete {
 			err = damage(c.pos, "a transaction that was there is cut off")
 		}
@@ -214,7 +259,7 @@ func (s *Storage) report(ctx context.Context, c *cursor, end int64, fn func(zodb
 			return fmt.Errorf("%s: follow: %w", s.url, err)
 		}
 		c.pos = t.end
-		if t.Status == fsformat.Undone || t.Tid <= c.last {
+		if t.Tid <= c.last {
 			continue
 		}
 		since := c.last
@@ -259,6 +304,46 @@ func (t *txn) commit() zodb.Commit {
 	}
 	slices.Sort(oids)
 	return zodb.Commit{Tid: t.Tid, Oids: slices.Compact(oids)}
+}
+
+// quiet is for how long a file put in place must not have been written to before it counts as all there. A copy that is
+// still being written may be cut anywhere.
+const quiet = 700 * time.Millisecond
+
+// errGrowing says that a file that was put in place does not go on where the old one ended, and is being written.
+var errGrowing = errors.New("it is being written")
+
+// goesOn says whether next goes on where f ended. While next is being written, one that does not may yet come to do so;
+// afterwards that is final.
+func (s *Storage) goesOn(ctx context.Context, f, next *dataFile) error {
+	err := sameDatabase(ctx, f, next)
+	if err == nil && s.phantom > f.last {
+		err = s.passesPhantom(ctx, f, next)
+	}
+	if err == nil || ctx.Err() != nil {
+		return err
+	}
+	st, serr := next.f.Stat()
+	if serr != nil {
+		return readError(0, serr)
+	}
+	if age := time.Since(st.ModTime()); next.last < f.last && age >= 0 && age < quiet {
+		return errGrowing
+	}
+	return zodb.OtherDatabase(fmt.Errorf("%s: %w", s.path, err))
+}
+
+// passesPhantom checks that next has nothing at or before what counted as the last transaction.
+func (s *Storage) passesPhantom(ctx context.Context, f, next *dataFile) error {
+	pos, err := next.locate(ctx, f.last, next.end)
+	if err != nil || pos >= next.end {
+		return err
+	}
+	h, err := newScanner(next.f).header(pos)
+	if err == nil && h.Tid <= s.phantom {
+		err = fmt.Errorf("transaction %s comes after %s, which was the last one", h.Tid, s.phantom)
+	}
+	return err
 }
 
 // sameDatabase says whether next goes on where f ended: a pack keeps the current revision of every

@@ -92,7 +92,7 @@ func (f *dataFile) fits(index *fsformat.Index, end int64) (last zodb.Tid, err er
 		if err != nil {
 			return 0, fmt.Errorf("no transaction ends at position %d: %w", p, err)
 		}
-		if last == 0 && t.Status != fsformat.Undone {
+		if last == 0 { // also an undone one, as Python without an index says
 			last = t.Tid
 		}
 		for i := len(t.recs) - 1; i >= 0; i-- {

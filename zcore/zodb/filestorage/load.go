@@ -46,10 +46,18 @@ func (s *Storage) LoadAt(ctx context.Context, oid zodb.Oid, at zodb.Tid) (zodb.R
 	}
 	defer v.f.release()
 	rec, err := v.load(ctx, at)
-	if err != nil {
+	if err = v.sure(err); err != nil {
 		return zodb.Record{}, s.loadError(oid, at, err)
 	}
 	return rec, nil
+}
+
+// sure is called with how a load ended, before anything is given out: what was read may be another database's.
+func (v view) sure(err error) error {
+	if bad := v.f.check(false); bad != nil {
+		return bad
+	}
+	return err
 }
 
 func (v view) load(ctx context.Context, at zodb.Tid) (zodb.Record, error) {
@@ -69,7 +77,7 @@ func (s *Storage) SerialAt(ctx context.Context, oid zodb.Oid, at zodb.Tid) (seri
 	}
 	defer v.f.release()
 	rev, _, until, err := v.find(ctx, at)
-	if err != nil {
+	if err = v.sure(err); err != nil {
 		return 0, 0, s.loadError(oid, at, err)
 	}
 	return rev.Tid, until, nil
@@ -87,14 +95,14 @@ func (s *Storage) ExtentAt(ctx context.Context, oid zodb.Oid, at zodb.Tid) (zodb
 			v.f.extents.put(v, e)
 		}
 	}
-	if err == nil && !e.plain {
+	if err = v.sure(err); err == nil && !e.plain {
 		err = zodb.ErrNoExtent
 	}
 	if err != nil {
 		v.f.release()
 		return zodb.Extent{}, nil, s.loadError(oid, at, err)
 	}
-	return zodb.Extent{File: v.f.f, Off: e.off, Len: e.len, Serial: e.serial}, v.f.release, nil
+	return zodb.Extent{File: v.f.f, Off: e.off, Len: e.len, Serial: e.serial, Check: v.f.checkRead}, v.f.release, nil
 }
 
 // extent finds and checks the record with the data as of at.
@@ -319,6 +327,7 @@ func (s *Storage) Oids(ctx context.Context, at zodb.Tid, fn func(zodb.Oid) error
 		for _, e := range entries {
 			ov := view{v.f, e.Oid, e.Pos, end}
 			_, _, _, err := ov.find(ctx, at)
+			err = ov.sure(err)
 			switch {
 			case zodb.IsAbsent(err):
 				continue
