@@ -27,14 +27,17 @@ type proxyConn struct {
 }
 
 // Proxy puts a proxy in front of the server.
-func (s *Server) Proxy() *Proxy {
+func (s *Server) Proxy() *Proxy { return NewProxy(s.t, s.network(), s.Addr) }
+
+// NewProxy puts a proxy in front of whatever is at target.
+func NewProxy(t TB, network, target string) *Proxy {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
-		s.t.Fatal(err)
+		t.Fatal(err)
 	}
-	p := &Proxy{Addr: l.Addr().String(), network: s.network(), target: s.Addr, l: l, conns: map[*proxyConn]bool{}}
+	p := &Proxy{Addr: l.Addr().String(), network: network, target: target, l: l, conns: map[*proxyConn]bool{}}
 	p.wg.Go(p.accept)
-	s.t.Cleanup(p.close)
+	t.Cleanup(p.close)
 	return p
 }
 
