@@ -8,9 +8,11 @@ import (
 	"io"
 	"math/rand/v2"
 	"os"
+	"os/signal"
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"time"
 
 	"wcfs/p9srv"
@@ -46,6 +48,9 @@ type demo struct {
 
 // Run shows what a server does; everything it makes is removed at the end, also after Ctrl-C.
 func (c *demoCmd) Run(p *program) (err error) {
+	ctx, stop := signal.NotifyContext(p.ctx, syscall.SIGHUP) // the terminal is closed
+	defer stop()
+	p.ctx = ctx
 	d := &demo{p: p, rng: rand.New(rand.NewPCG(uint64(time.Now().UnixNano()), 0))}
 	defer func() { err = errors.Join(err, d.close()) }()
 	if err := d.start(); err != nil {
@@ -244,8 +249,14 @@ func (d *demo) close() error {
 	if d.w != nil {
 		errs = append(errs, d.w.Close())
 	}
-	if d.dir != "" {
-		errs = append(errs, os.RemoveAll(d.dir))
+	if err := errors.Join(errs...); err != nil { // what is left may be a mount, which must not be walked into
+		return fmt.Errorf("%w; %s is left as it is: `wcfs stop %s` and remove it", err, d.dir, filepath.Join(d.dir, "mnt"))
 	}
-	return errors.Join(errs...)
+	if d.dir == "" {
+		return nil
+	}
+	if d.srv != nil && d.srv.mount != nil && d.srv.mount.Mounted() {
+		return fmt.Errorf("%s is still mounted and left as it is", d.srv.mount.Dir())
+	}
+	return os.RemoveAll(d.dir)
 }

@@ -22,6 +22,8 @@ func (c *dialCmd) Run(p *program) error {
 	if err := c.Dial.Check(c.Addr); err != nil {
 		return usagef("%v", err)
 	}
+	p.signals = p.handleSignals()
+	defer p.signals.stop()
 	relay := p9srv.Relay{Server: c.Addr, Local: c.Listen, Dial: c.Dial, Log: p.log}
 	return relay.Run(p.ctx, func(addr string) { p.log.Info("listening", "addr", addr, "server", c.Addr) })
 }

@@ -72,7 +72,7 @@ func (p *program) dropIn(parser *kong.Kong, args []string) error {
 		return wrongUse("-on-file-change %q: must be file or mount", s.OnFileChange)
 	}
 	s.ZURL, s.Mount = fs.Arg(0), fs.Arg(1)
-	p.log = newLogger(p.stderr, verbose > 0)
+	p.newLogger(verbose > 0)
 	return s.Run(p)
 }
 

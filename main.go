@@ -31,8 +31,11 @@ type program struct {
 	stdout io.Writer
 	stderr io.Writer
 	log    *slog.Logger
+	level  slog.LevelVar // of log
+	flush  func()        // writes out what is left of the log
 
-	verbose int // how many -v
+	verbose int            // how many -v
+	signals *serverSignals // nil where no server runs
 }
 
 // cli is all subcommands.
@@ -66,7 +69,8 @@ func main() {
 }
 
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
-	p := &program{ctx: ctx, stdout: stdout, stderr: stderr}
+	p := &program{ctx: ctx, stdout: stdout, stderr: stderr, flush: func() {}}
+	defer func() { p.flush() }()
 	var c cli
 	parser, err := kong.New(&c, kong.Name("wcfs"), kong.Writers(stdout, stderr),
 		kong.Description("File server for the bigfiles of a ZODB database."),
@@ -84,7 +88,8 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	if err != nil {
 		return p.report(usagef("%v (see `wcfs %s --help`)", err, args[0]))
 	}
-	p.verbose, p.log = c.Verbose, newLogger(stderr, c.Verbose > 0)
+	p.verbose = c.Verbose
+	p.newLogger(c.Verbose > 0)
 	return p.report(kctx.Run(p))
 }
 
@@ -110,13 +115,12 @@ func (p *program) report(err error) int {
 	return exitCode(err)
 }
 
-// newLogger logs to stderr only; the libraries below use the default logger.
-func newLogger(w io.Writer, verbose bool) *slog.Logger {
-	level := slog.LevelInfo
+// newLogger makes the log, which goes to stderr only; the libraries below use the default logger.
+func (p *program) newLogger(verbose bool) {
+	p.level.Set(slog.LevelInfo)
 	if verbose {
-		level = slog.LevelDebug
+		p.level.Set(slog.LevelDebug)
 	}
-	log := slog.New(slog.NewTextHandler(w, &slog.HandlerOptions{Level: level}))
-	slog.SetDefault(log)
-	return log
+	p.log = slog.New(slog.NewTextHandler(p.stderr, &slog.HandlerOptions{Level: &p.level}))
+	slog.SetDefault(p.log)
 }

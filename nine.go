@@ -2,10 +2,7 @@ package main
 
 import (
 	"context"
-	"os"
-	"os/signal"
 	"strings"
-	"syscall"
 
 	"wcfs/p9srv"
 	"wcfs/zcore/tree"
@@ -41,8 +38,8 @@ func (c *serveCmd) listen(s *server) error {
 	}
 	s.nine = nine
 	doms.onFail = nine.CloseDomain
-	if o.TLSCert != "" {
-		s.stopReload = reloadOnHangup(s.p, nine)
+	if o.TLSCert != "" && s.p.signals != nil {
+		s.p.signals.onReload(nine.Reload)
 	}
 	for _, addr := range o.Addr {
 		bound, err := nine.Listen(context.Background(), addr)
@@ -53,30 +50,6 @@ func (c *serveCmd) listen(s *server) error {
 		s.p.log.Info("serving", "url", c.ZURL, "9p", bound, "head", s.core.Head())
 	}
 	return nil
-}
-
-// reloadOnHangup has SIGHUP read certificates anew, until stop is called.
-func reloadOnHangup(p *program, nine *p9srv.Server) (stop func()) {
-	hangup, done := make(chan os.Signal, 1), make(chan struct{})
-	signal.Notify(hangup, syscall.SIGHUP)
-	go func() {
-		for {
-			select {
-			case <-done:
-				return
-			case <-hangup:
-			}
-			if err := nine.Reload(); err != nil {
-				p.log.Error("certificates stay as they were", "cause", err)
-			} else {
-				p.log.Info("certificates were read anew")
-			}
-		}
-	}()
-	return func() {
-		signal.Stop(hangup)
-		close(done)
-	}
 }
 
 // moreStats are the counters of the 9P front; they are there whether it is or not.

@@ -63,9 +63,11 @@ func (c *serveCmd) Run(p *program) error {
 	if _, err := c.access(c.dropIn); err != nil {
 		return err
 	}
+	p.signals = p.handleSignals()
+	defer p.signals.stop()
 	s, err := c.start(p)
 	if err != nil {
-		return err
+		return p.interrupted(err)
 	}
 	return errors.Join(s.wait(p.ctx), s.close())
 }
@@ -81,11 +83,10 @@ type server struct {
 	nine  *p9srv.Server   // nil without --9p
 	bound []string        // where it listens
 
-	stopReload func() // nil without TLS
-	stopDebug  func() // nil without --debug-addr
-	stopRun    context.CancelFunc
-	runDone    chan error // gets what core.Run returned
-	autoexit   bool
+	stopDebug func() // nil without --debug-addr
+	stopRun   context.CancelFunc
+	runDone   chan error // gets what core.Run returned
+	autoexit  bool
 }
 
 // start opens the database and serves it; when it returns, the server is ready.
@@ -126,7 +127,7 @@ func (c *serveCmd) start(p *program) (_ *server, err error) {
 		}
 		s.mount, err = fusesrv.Mount(p.ctx, s.tree.Root(), c.Mount, fusesrv.Options{
 			URL: c.ZURL, Domain: s.core.Host(), Attach: s.core.SetPageCache, ReadAheadKB: c.ReadAhead, AnyKernel: c.AnyKernel,
-			Access: access, Standalone: !c.usedHere, Log: p.log,
+			Access: access, KeepBusy: c.dropIn, Standalone: !c.usedHere, Log: p.log,
 		})
 		if err != nil {
 			return nil, err
@@ -176,8 +177,8 @@ func (s *server) wait(ctx context.Context) error {
 	return nil
 }
 
-// closeTimeout leaves time for the rest of the half second in which a server must be gone.
-const closeTimeout = 300 * time.Millisecond
+// closeTimeout is how long a busy host may take to let a server go; on others it is a matter of milliseconds.
+const closeTimeout = 20 * time.Second
 
 // close ends what start began, in the reverse order.
 func (s *server) close() error {
@@ -185,7 +186,12 @@ func (s *server) close() error {
 	defer cancel()
 	var errs []error
 	if s.mount != nil {
-		if err := s.mount.Close(ctx); err != nil && !errors.Is(err, fusesrv.ErrAborted) {
+		err := s.mount.Close(ctx)
+		if errors.Is(err, fusesrv.ErrBusy) { // so it is meant
+			s.p.log.Warn("ending", "cause", err)
+			err = nil
+		}
+		if err != nil && !errors.Is(err, fusesrv.ErrAborted) {
 			errs = append(errs, fmt.Errorf("unmount: %w", err))
 		}
 	}
@@ -199,9 +205,6 @@ func (s *server) close() error {
 		case <-closed:
 		case <-ctx.Done():
 		}
-	}
-	if s.stopReload != nil {
-		s.stopReload()
 	}
 	s.stopRun()
 	if s.core != nil {

@@ -11,6 +11,7 @@ import (
 // mountEntry is a line of /proc/self/mountinfo (proc_pid_mountinfo(5)).
 type mountEntry struct {
 	dir, fsType, source string
+	root                string // which part of the file system is mounted there, "/" for all of it
 	major, minor        uint32
 }
 
@@ -63,7 +64,7 @@ func parseMount(line string) (*mountEntry, error) {
 		return bad()
 	}
 	return &mountEntry{
-		dir: unescape(f[4]), fsType: unescape(g[0]), source: unescape(g[1]),
+		dir: unescape(f[4]), root: unescape(f[3]), fsType: unescape(g[0]), source: unescape(g[1]),
 		major: uint32(major), minor: uint32(minor),
 	}, nil
 }

@@ -30,7 +30,6 @@ import (
 	"runtime/debug"
 	"sync"
 	"sync/atomic"
-	"time"
 
 	"github.com/hanwen/go-fuse/v2/fuse"
 	"golang.org/x/sys/unix"
@@ -60,6 +59,10 @@ type Options struct {
 	// Attach, when not nil, is called with the page cache before the first request is answered: the
 	// place for Core.SetPageCache.
 	Attach func(zcore.PageCache)
+
+	// KeepBusy has Close leave a mount that is in use where it is, for whoever started the server to deal with; it
+	// is dead when the process has ended.
+	KeepBusy bool
 
 	// AnyKernel serves also where only the kernel's release speaks against it.
 	AnyKernel bool
@@ -276,36 +279,11 @@ func (s *Server) Wait(ctx context.Context) error {
 
 // Unmount unmounts; with files still open it fails with EBUSY at once, and serving goes on.
 func (s *Server) Unmount() error {
-	select {
-	case <-s.done:
-		if !mountedAs(s.dir, s.dev) {
-			return nil
-		}
-	default:
+	if !s.Mounted() {
+		return nil
 	}
 	if err := unmount(s.dir, 0); err != nil {
 		return fmt.Errorf("unmount %s: %w", s.dir, err)
-	}
-	return nil
-}
-
-// Close unmounts, waits for serving to end and returns nil. When files are open it takes the mount out
-// of sight instead: those who have files open keep being served until the server's process ends.
-func (s *Server) Close(ctx context.Context) error {
-	err := s.Unmount()
-	for try := 0; errors.Is(err, unix.EBUSY) && try < 10; try++ {
-		time.Sleep(10 * time.Millisecond) // somebody may just be looking, as at /proc/PID/fd
-		err = s.Unmount()
-	}
-	if errors.Is(err, unix.EBUSY) {
-		s.log.Warn("files are still open; unmounting lazily", "dir", s.dir)
-		return detach(s.dir)
-	}
-	if err != nil {
-		return err
-	}
-	if err := s.Wait(ctx); err != nil && !errors.Is(err, ErrAborted) {
-		return err
 	}
 	return nil
 }

@@ -1,11 +1,14 @@
 package fusesrv
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"log/slog"
 	"os"
+	"path/filepath"
+	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -35,8 +38,12 @@ func Stop(ctx context.Context, dir string, opts StopOptions) error {
 	if err != nil {
 		return err
 	}
+	pid := serverPid(m)
+	if err := isBind(m, pid); err != nil {
+		return err
+	}
 	s := &stopping{m: m, opts: opts}
-	if pid := serverPid(m); pid != 0 && pid != os.Getpid() {
+	if pid != 0 && pid != os.Getpid() {
 		if s.server, err = holdProcess(pid); err == nil {
 			defer s.server.Close()
 		}
@@ -50,6 +57,40 @@ func Stop(ctx context.Context, dir string, opts StopOptions) error {
 		}
 	}
 	return nil
+}
+
+// isBind refuses a mount that somebody else made of the server's, or of a part of it: that server serves others too.
+func isBind(m *mountEntry, pid int) error {
+	raw, err := os.ReadFile("/proc/self/mountinfo")
+	if err != nil {
+		return err
+	}
+	argv, _ := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
+	var whole, original string
+	for line := range bytes.Lines(raw) {
+		o, err := parseMount(strings.TrimSuffix(string(line), "\n"))
+		if err != nil || o.minor != m.minor || o.fsType != fsType || o.root != "/" {
+			continue
+		}
+		if whole == "" {
+			whole = o.dir
+		}
+		for arg := range bytes.SplitSeq(argv, []byte{0}) {
+			if arg, err := filepath.Abs(string(arg)); err == nil && arg == o.dir {
+				original = o.dir
+			}
+		}
+	}
+	if original == "" {
+		original = whole
+	}
+	switch {
+	case m.root == "/" && (original == "" || original == m.dir):
+		return nil
+	case original == "":
+		return fmt.Errorf("%s is a bind mount of %s of a wcfs mount that is not seen from here: `umount %s` takes it away, and leaves its server alone", m.dir, m.root, m.dir)
+	}
+	return fmt.Errorf("%s is a bind mount of the wcfs mount %s: `umount %s` takes it away alone, `wcfs stop %s` ends the server", m.dir, original, m.dir, original)
 }
 
 // stopping is one Stop under way.

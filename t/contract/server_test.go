@@ -220,7 +220,8 @@ func read(t *testing.T, path string) string {
 	return string(text)
 }
 
-// As the ends of existing clients' tests: fusermount -u and SIGTERM, with nothing left.
+// As the ends of existing clients' tests: fusermount -u and SIGTERM, with nothing left of the server. The mount is in
+// use: it stays, dead, since existing clients kill those who use it while it is still there.
 func TestEnds(t *testing.T) {
 	t.Parallel()
 	for i := range 2 {
@@ -244,10 +245,19 @@ func TestEnds(t *testing.T) {
 		if code := w.srv.Wait(); code != 0 {
 			t.Errorf("exit code %d", code)
 		}
-		if mounts := read(t, "/proc/mounts"); strings.Contains(mounts, " "+w.mnt+" ") {
-			t.Error("the mount is still there")
-		}
+		wantDead(t, w.mnt)
 		w.zh.close()
+	}
+}
+
+// wantDead: dir is still mounted, and nobody serves it.
+func wantDead(t *testing.T, dir string) {
+	t.Helper()
+	if mounts := read(t, "/proc/mounts"); !strings.Contains(mounts, " "+dir+" ") {
+		t.Error("the mount is gone")
+	}
+	if _, err := os.Stat(dir + "/head/at"); !errors.Is(err, syscall.ENOTCONN) {
+		t.Errorf("the mount: %v, want ENOTCONN", err)
 	}
 }
 

@@ -311,7 +311,5 @@ func TestEndWithPinsOut(t *testing.T) {
 	if err := await(t, "the read", done); err == nil {
 		t.Error("the read that waited for a pin went well")
 	}
-	if mounts := read(t, "/proc/mounts"); strings.Contains(mounts, " "+w.mnt+" ") {
-		t.Error("the mount is still there")
-	}
+	wantDead(t, w.mnt)
 }

@@ -73,7 +73,7 @@ func TestUnmountEndsTheServer(t *testing.T) {
 func TestSIGINTWithFilesOpen(t *testing.T) {
 	zurl, db := database(t)
 	mnt := t.TempDir()
-	p := serve(t, mnt, zurl, mnt)
+	p := serve(t, mnt, "serve", "--mount", mnt, zurl)
 	f, err := os.Open(filepath.Join(mnt, "head/bigfile", manifest(zurl, db, false).Files[0].Oid.String()))
 	if err != nil {
 		t.Fatal(err)

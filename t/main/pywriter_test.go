@@ -55,7 +55,7 @@ func testPythonWriter(t *testing.T, env string) {
 	}
 	oid := lines.Text()
 
-	p := serve(t, mnt, "-debug", "file://"+path, mnt)
+	p := serve(t, mnt, "serve", "--debug", "--mount", mnt, "file://"+path)
 	h := followHead(t, mnt)
 	file := filepath.Join(mnt, "head/bigfile", oid)
 	var done atomic.Bool
