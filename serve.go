@@ -15,7 +15,7 @@ import (
 
 // serveCmd is `wcfs serve`, and what the drop-in form ends up as.
 type serveCmd struct {
-	ZURL       string        `arg:"" name:"zurl" help:"Database: file:///PATH, zeo://HOST:PORT, postgresql://..., sqlite:///PATH, demo:(BASE)/(CHANGES)."`
+	ZURL       string        `arg:"" name:"zurl" help:"Database: file:///PATH, zeo://HOST:PORT, neo://CLUSTER@HOST:PORT, postgresql://..., sqlite:///PATH, demo:(BASE)/(CHANGES)."`
 	Mount      string        `name:"mount" placeholder:"DIR" help:"Serve over FUSE at this empty directory."`
 	Debug      bool          `help:"Serve .wcfs/debug/zhead, a stream of the transactions processed."`
 	Autoexit   bool          `help:"Exit when no file of the mount has been open for a minute."`

@@ -12,6 +12,7 @@ import (
 	"wcfs/zcore/zodb"
 	"wcfs/zcore/zodb/demostorage"
 	"wcfs/zcore/zodb/filestorage"
+	"wcfs/zcore/zodb/neo"
 	"wcfs/zcore/zodb/relstorage"
 	"wcfs/zcore/zodb/zeo"
 )
@@ -20,7 +21,7 @@ import (
 type storageOptions struct {
 	Timeout      time.Duration `name:"storage-timeout" default:"30s" help:"How long a read waits for a database server that does not answer before it fails."`
 	PasswordFile string        `name:"storage-password-file" placeholder:"FILE" help:"File whose first line is the password of the database."`
-	Poll         time.Duration `name:"storage-poll" default:"20ms" help:"How often a SQL database is asked for commits."`
+	Poll         time.Duration `name:"storage-poll" default:"20ms" help:"How often a SQL database, or a NEO cluster that backs up another, is asked for commits."`
 }
 
 // opener opens a database of one scheme.
@@ -30,6 +31,9 @@ type opener func(ctx context.Context, zurl string, o *storageOptions) (zodb.Stor
 func schemes() map[string]opener {
 	sql := func(ctx context.Context, zurl string, o *storageOptions) (zodb.Storage, error) {
 		return relstorage.Open(ctx, zurl, relstorage.Options{Timeout: o.Timeout, Poll: o.Poll, PasswordFile: o.PasswordFile})
+	}
+	cluster := func(ctx context.Context, zurl string, o *storageOptions) (zodb.Storage, error) {
+		return neo.Open(ctx, zurl, neo.Options{Timeout: o.Timeout, Poll: o.Poll})
 	}
 	return map[string]opener{
 		"file": func(ctx context.Context, zurl string, _ *storageOptions) (zodb.Storage, error) {
@@ -44,13 +48,12 @@ func schemes() map[string]opener {
 			})
 		},
 		"postgresql": sql, "postgres": sql, "sqlite": sql,
+		"neo": cluster, "neos": cluster,
 	}
 }
 
 // refused are schemes that Python programs know and this one does not serve, and why.
 var refused = map[string]string{
-	"neo":     "unsupported storage neo",
-	"neos":    "unsupported storage neo",
 	"memory":  "MappingStorage lives in the memory of one process: nobody else can read it; serve a file or a database server",
 	"mapping": "MappingStorage lives in the memory of one process: nobody else can read it; serve a file or a database server",
 }

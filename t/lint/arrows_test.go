@@ -44,7 +44,7 @@ var outside = map[string][]string{
 	"github.com/jackc/pgx":       {"zcore/zodb/relstorage", "t"},
 	"modernc.org/sqlite":         {"zcore/zodb/relstorage", "t"},
 	"github.com/kisielk/og-rek":  {"zcore/zodb", "t"},
-	"github.com/vmihailenco":     {"zcore/zodb/zeo", "t"},
+	"github.com/vmihailenco":     {"zcore/zodb/zeo", "zcore/zodb/neo", "t"},
 	"github.com/fsnotify":        {"zcore/zodb/filestorage", "t"},
 	"github.com/alecthomas/kong": {""},
 }

@@ -31,6 +31,9 @@ func Decompress(data []byte) ([]byte, error) {
 	return inflate(data[2:], MaxSize)
 }
 
+// Inflate expands a zlib stream, bounded as Decompress is.
+func Inflate(data []byte) ([]byte, error) { return inflate(data, MaxSize) }
+
 func inflate(data []byte, max int64) ([]byte, error) {
 	z, err := zlib.NewReader(bytes.NewReader(data))
 	if err != nil {
