@@ -2,6 +2,8 @@ package main
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"os"
 
 	"wcfs/qemu"
@@ -18,7 +20,13 @@ func (c *runCmd) Run(p *program) error {
 	o := c.RunOptions
 	o.Verbose = p.verbose
 	status, err := qemu.RunCommand(context.WithoutCancel(p.ctx), o, os.Stdin, os.Stdout, os.Stderr)
-	if err != nil {
+	var guest *qemu.Error
+	if errors.As(err, &guest) {
+		p.report(errors.New(guest.Cause()))
+		if p.verbose == 0 && guest.Console != "" { // else it was shown as it came
+			fmt.Fprintf(p.stderr, "End of the guest's console:\n%s\n", guest.Console)
+		}
+	} else if err != nil {
 		p.report(err)
 	}
 	if status != 0 {

@@ -18,7 +18,7 @@ const (
 func (s *Spec) args(accel Accel, initrd string) []string {
 	a := []string{
 		"-nodefaults", "-no-user-config", "-no-reboot",
-		"-machine", "q35,graphics=" + onOff(s.Display != ""), "-accel", accel.option(), "-cpu", "max",
+		"-machine", "q35", "-accel", accel.option(), "-cpu", "max",
 		"-m", fmt.Sprintf("%dM", s.Memory), "-smp", fmt.Sprint(s.CPUs),
 		"-kernel", s.image(), "-initrd", initrd, "-append", s.cmdline(),
 	}
@@ -40,27 +40,35 @@ func (s *Spec) args(accel Accel, initrd string) []string {
 		chardev(name, fdStreams+i)
 		a = append(a, "-device", fmt.Sprintf("virtserialport,chardev=%s,name=wcfs.%s", name, name))
 	}
+	shares := s.Shares
 	if s.HostRoot {
-		a = append(a, fsdev(Share{Tag: rootTag, Dir: "/", ReadOnly: true})...)
+		shares = append([]Share{{Tag: rootTag, Dir: "/", ReadOnly: true}}, shares...)
 	}
-	for _, sh := range s.Shares {
-		a = append(a, fsdev(sh)...)
+	for i, sh := range shares {
+		a = append(a, fsdev(sh, i)...)
 	}
-	if s.Net {
+	if s.Net != NetNone {
 		a = append(a, "-netdev", "user,id=net", "-device", "virtio-net-pci,netdev=net,romfile=")
 	}
 	if s.GDB != "" {
 		a = append(a, "-gdb", s.GDB, "-S")
 	}
-	return a
+	return append(a, s.QEMUArgs...)
 }
 
-// fsdev gives a folder as a virtio 9p device. multidevs=remap: file systems mounted below it are
+// Devices of shares have PCI slots of their own, eight in each as its functions.
+const (
+	firstShareSlot = 8
+	shareSlots     = 22
+	maxShares      = 8*shareSlots - 1 // the root is one, too
+)
+
+// fsdev gives a folder as the i-th virtio 9p device. multidevs=remap: file systems mounted below it are
 // seen, with inode numbers of their own.
-func fsdev(sh Share) []string {
+func fsdev(sh Share, i int) []string {
 	return []string{
 		"-fsdev", fmt.Sprintf("local,id=%s,path=%s,security_model=none,multidevs=remap,readonly=%s", "fs-"+sh.Tag, quoteComma(sh.Dir), onOff(sh.ReadOnly)),
-		"-device", fmt.Sprintf("virtio-9p-pci,fsdev=fs-%s,mount_tag=%s", sh.Tag, sh.Tag),
+		"-device", fmt.Sprintf("virtio-9p-pci,fsdev=fs-%s,mount_tag=%s,multifunction=on,addr=%#x.%d", sh.Tag, sh.Tag, firstShareSlot+i/8, i%8),
 	}
 }
 
@@ -81,7 +89,7 @@ func (s *Spec) cmdline() string {
 	}
 	if s.Verbose {
 		c += " earlyprintk=serial ignore_loglevel"
-	} else {
+	} else if s.KernelLog == nil {
 		c += " quiet"
 	}
 	return strings.TrimSpace(c + " " + s.Append)

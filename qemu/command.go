@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"os/signal"
+	"os/user"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -18,6 +19,15 @@ import (
 type RunOptions struct {
 	Kernel   string        `placeholder:"FILE|DIR|VERSION" help:"Kernel: a bzImage, a build tree, \"host\", or a version like 6.12, which is fetched as a Debian package once and cached. Default: the host's if /boot has it, else Debian's current one."`
 	NineP    string        `name:"9p" placeholder:"ADDR" help:"Mount the server at unix:PATH or tcp:127.0.0.1:PORT on /wcfs (cache=none), and on /wcfs-snap for snapshots (cache=loose)."`
+	RO       bool          `name:"ro" help:"Make the guest's root read-only. Otherwise what is written to it is kept in memory and vanishes with the guest."`
+	RW       []string      `name:"rw" sep:"none" placeholder:"DIR" help:"Let the guest write to this folder of the host. May be repeated."`
+	Scratch  string        `placeholder:"SIZE" help:"How much the guest may write to its root, as 512M or 50%. Default: half of its memory."`
+	User     string        `placeholder:"NAME" help:"Run the program as this user of the host; default: root."`
+	Env      []string      `sep:"none" placeholder:"NAME[=VALUE]" help:"Pass on a variable, or all of them for *. PATH, HOME, TERM and LANG are always passed on. May be repeated."`
+	NoNet    bool          `help:"Give the guest no network."`
+	QEMU     string        `name:"qemu" placeholder:"BINARY" help:"QEMU to use. Default: qemu-system-x86_64 of PATH."`
+	QEMUOpts []string      `name:"qemu-args" short:"o" sep:"none" placeholder:"ARGS" help:"More arguments for QEMU, split at spaces. May be repeated."`
+	DryRun   bool          `help:"Print QEMU's command line and start nothing."`
 	Share    []string      `sep:"none" placeholder:"TAG=DIR" help:"Make DIR writable in the guest, under the same path, by a virtio 9p device with mount tag TAG. May be repeated."`
 	Mem      int           `default:"1024" placeholder:"MIB" help:"Memory in MiB."`
 	SMP      int           `name:"smp" default:"0" placeholder:"N" help:"Processors; 0: two under KVM, one where emulated."`
@@ -55,7 +65,10 @@ func RunCommand(ctx context.Context, o RunOptions, stdin, stdout, stderr *os.Fil
 	if err != nil {
 		return StatusFailed, err
 	}
-	stop, err := o.server(&spec)
+	if o.DryRun {
+		return 0, o.dryRun(ctx, spec, stdout)
+	}
+	stop, err := o.server(ctx, &spec)
 	if err != nil {
 		return StatusFailed, err
 	}
@@ -135,7 +148,20 @@ func handleSignals(m *Machine, signals <-chan os.Signal, stdout *os.File, cancel
 
 // spec turns options into what is to be booted.
 func (o *RunOptions) spec(ctx context.Context, stderr *os.File) (Spec, error) {
-	s := Spec{HostRoot: true, Net: true, Memory: o.Mem, CPUs: o.SMP, Append: o.Append, GDB: o.GDB, Display: o.Display, Timeout: o.Timeout}
+	s := Spec{HostRoot: true, ReadOnly: o.RO, Scratch: o.Scratch, Net: NetIfSo, Memory: o.Mem, CPUs: o.SMP, Append: o.Append,
+		GDB: o.GDB, Display: o.Display, Timeout: o.Timeout, QEMU: o.QEMU}
+	for _, args := range o.QEMUOpts {
+		s.QEMUArgs = append(s.QEMUArgs, strings.Fields(args)...)
+	}
+	s.Hostname, _ = os.Hostname() // the name that the host's /etc/hosts knows, for sudo and the like
+	switch {
+	case o.NoNet && o.NineP != "":
+		return s, errors.New("--no-net: the server of --9p is reached by the network")
+	case o.NoNet:
+		s.Net = NetNone
+	case o.NineP != "":
+		s.Net = NetNeeded
+	}
 	if o.Graphics && s.Display == "" {
 		s.Display = Window
 	}
@@ -146,7 +172,7 @@ func (o *RunOptions) spec(ctx context.Context, stderr *os.File) (Spec, error) {
 	if err := o.program(&s); err != nil {
 		return s, err
 	}
-	if err := o.shares(&s); err != nil {
+	if err := o.shares(&s, sayTo(stderr)); err != nil {
 		return s, err
 	}
 	if o.Verbose > 0 {
@@ -155,18 +181,57 @@ func (o *RunOptions) spec(ctx context.Context, stderr *os.File) (Spec, error) {
 	if o.Verbose > 1 {
 		s.Verbose = true
 		s.CommandLine = func(args []string) {
-			for i, a := range args {
-				args[i] = shellWord(a)
-			}
-			fmt.Fprintln(stderr, strings.Join(args, " "))
+			fmt.Fprintln(stderr, shellLine(args))
 		}
 	}
 	cache := o.Cache
 	if cache == "" {
 		cache = DefaultCache()
 	}
-	s.Kernel, err = FindKernel(ctx, o.Kernel, cache)
+	say := sayTo(stderr)
+	s.Kernel, err = FindKernel(ctx, o.Kernel, cache, say)
+	if err == nil && o.Kernel == "" {
+		say("kernel %s (%s)", s.Kernel.Release, s.Kernel.Image)
+	}
+	if err == nil && o.GDB != "" {
+		say("the guest waits for gdb at %s: gdb vmlinux -ex 'target remote %s'", o.GDB, strings.TrimPrefix(o.GDB, "tcp:"))
+	}
 	return s, err
+}
+
+// sayTo writes lines for somebody who watches: none where stderr is no terminal.
+func sayTo(stderr *os.File) Progress {
+	return func(format string, args ...any) {
+		if isTerminal(stderr) {
+			fmt.Fprintf(stderr, "wcfs run: "+format+"\n", args...)
+		}
+	}
+}
+
+// dryRun prints what would be started.
+func (o *RunOptions) dryRun(ctx context.Context, s Spec, stdout *os.File) error {
+	if err := s.check(); err != nil {
+		return err
+	}
+	qemu, err := s.findQEMU()
+	if err != nil {
+		return err
+	}
+	accel := chooseAccel(ctx, s.Accel, s.Kernel, qemu)
+	if s.CPUs == 0 {
+		s.CPUs = accel.cpus()
+	}
+	_, err = fmt.Fprintln(stdout, shellLine(append([]string{qemu}, s.args(accel, "INITRAMFS")...)))
+	return err
+}
+
+// shellLine writes arguments as a shell takes them.
+func shellLine(args []string) string {
+	words := make([]string, len(args))
+	for i, a := range args {
+		words[i] = shellWord(a)
+	}
+	return strings.Join(words, " ")
 }
 
 // program finds the program, and takes the caller's folder and the variables that make sense there.
@@ -189,12 +254,41 @@ func (o *RunOptions) program(s *Spec) error {
 		return err
 	}
 	s.Program = append([]string{path}, args[1:]...)
-	for _, k := range []string{"PATH", "HOME", "TERM", "LANG"} {
-		if v, ok := os.LookupEnv(k); ok {
-			s.Env = append(s.Env, k+"="+v)
+	s.Expose = exposed(s.Dir, path)
+	s.Env = o.environment()
+	return o.asUser(s)
+}
+
+// environment is what the program gets: some variables always, and those of --env, of which the last counts.
+func (o *RunOptions) environment() []string {
+	var env []string
+	for _, name := range append([]string{"PATH", "HOME", "TERM", "LANG"}, o.Env...) {
+		if name == "*" {
+			env = append(env, os.Environ()...)
+		} else if strings.Contains(name, "=") {
+			env = append(env, name)
+		} else if v, ok := os.LookupEnv(name); ok {
+			env = append(env, name+"="+v)
 		}
 	}
-	s.Expose = exposed(s.Dir, path)
+	return env
+}
+
+// asUser settles who the program runs as.
+func (o *RunOptions) asUser(s *Spec) error {
+	if o.User == "" || o.User == "root" {
+		return nil
+	}
+	u, err := user.Lookup(o.User)
+	if err != nil {
+		return fmt.Errorf("--user: %w", err)
+	}
+	groups, err := u.GroupIds()
+	if err != nil {
+		return fmt.Errorf("--user %s: %w", o.User, err)
+	}
+	s.User = &User{UID: u.Uid, GID: u.Gid, Groups: groups}
+	s.Env = append(s.Env, "HOME="+u.HomeDir, "USER="+u.Username, "LOGNAME="+u.Username)
 	return nil
 }
 

@@ -3,6 +3,7 @@ package qemu
 import (
 	"bytes"
 	"io"
+	"regexp"
 	"strings"
 	"sync"
 )
@@ -15,7 +16,7 @@ const (
 
 // tail keeps the end of what is written to it, and recognises a kernel's panic.
 type tail struct {
-	also io.Writer // gets everything too; may be nil; fixed
+	also io.Writer // gets every line, cleaned; may be nil; fixed
 
 	mu    sync.Mutex
 	buf   []byte // guarded by mu
@@ -24,6 +25,7 @@ type tail struct {
 }
 
 func (t *tail) Write(p []byte) (int, error) {
+	var lines strings.Builder
 	t.mu.Lock()
 	t.buf = append(t.buf, p...)
 	if len(t.buf) > 2*tailSize {
@@ -36,14 +38,17 @@ func (t *tail) Write(p []byte) (int, error) {
 			}
 			continue
 		}
+		if t.also != nil {
+			lines.WriteString(clean(t.line) + "\n")
+		}
 		if t.panic == "" && bytes.Contains(t.line, []byte(panicMark)) {
 			t.panic = string(bytes.TrimSpace(t.line))
 		}
 		t.line = t.line[:0]
 	}
 	t.mu.Unlock()
-	if t.also != nil {
-		return t.also.Write(p)
+	if lines.Len() > 0 {
+		_, _ = io.WriteString(t.also, lines.String()) // the guest goes on without anybody who watches
 	}
 	return len(p), nil
 }
@@ -54,17 +59,24 @@ func (t *tail) panicLine() string {
 	return t.panic
 }
 
-// text is the end of the console, without carriage returns and what else terminals interpret.
+// text is the end of the console, cleaned.
 func (t *tail) text() string {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	b := t.buf[max(0, len(t.buf)-tailSize):]
+	return clean(t.buf[max(0, len(t.buf)-tailSize):])
+}
+
+// escapes are what terminals interpret: colours, movements, titles.
+var escapes = regexp.MustCompile("\x1b(\\[[0-9;?]*[ -/]*[@-~]|\\][^\x07\x1b]*(\x07|\x1b\\\\)|[@-Z\\\\-_c])")
+
+// clean leaves out escape sequences, carriage returns and other bytes that a terminal would interpret.
+func clean(b []byte) string {
 	return strings.Map(func(r rune) rune {
 		if r == '\n' || r == '\t' || r >= ' ' && r != 0x7f {
 			return r
 		}
 		return -1
-	}, string(b))
+	}, escapes.ReplaceAllString(string(b), ""))
 }
 
 // lastLines is what errors show: the end, or what surrounds the start of a panic.

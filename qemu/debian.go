@@ -19,9 +19,12 @@ import (
 // and packages are not touched, and root is not needed.
 
 // debianKernel finds a kernel of the version in the cache, or fetches it; "" is Debian's current one.
-func debianKernel(ctx context.Context, version, cache string) (Kernel, error) {
+func debianKernel(ctx context.Context, version, cache string, progress Progress) (Kernel, error) {
 	store := filepath.Join(cache, "kernels")
 	if k, ok := cachedKernel(version, store); ok {
+		if !fileExists(filepath.Join(k.Modules, "modules.dep")) { // of a version that did not make it
+			_ = depmod(ctx, filepath.Join(store, k.Release), k.Release) // only modprobe in a guest lacks it
+		}
 		return k, nil
 	}
 	fail := func(err error) (Kernel, error) { return Kernel{}, fmt.Errorf("kernel %s: %w", version, err) }
@@ -41,6 +44,7 @@ func debianKernel(ctx context.Context, version, cache string) (Kernel, error) {
 	if k, ok := cachedKernel(version, store); ok { // another process was faster
 		return k, nil
 	}
+	progress("looking for %s in Debian's archive", kernelName(version))
 	a := apt{dir: filepath.Join(cache, "apt")}
 	if err := a.update(ctx); err != nil {
 		return fail(err)
@@ -49,8 +53,17 @@ func debianKernel(ctx context.Context, version, cache string) (Kernel, error) {
 	if err != nil {
 		return fail(err)
 	}
-	if err := a.fetch(ctx, pkg, filepath.Join(store, strings.TrimPrefix(pkg, "linux-image-"))); err != nil {
-		return fail(err)
+	rel := strings.TrimPrefix(pkg, "linux-image-")
+	if dir := filepath.Join(store, rel); !isDir(dir) {
+		progress("downloading %s%s, which is kept in %s", pkg, a.size(ctx, pkg), dir)
+		if err := a.fetch(ctx, pkg, dir); err != nil {
+			return fail(err)
+		}
+	}
+	if version == "" { // the newest one in the cache may be of backports, and is not what was asked for
+		if err := os.WriteFile(filepath.Join(store, currentNote), []byte(rel), 0o644); err != nil {
+			return fail(err)
+		}
 	}
 	k, ok := cachedKernel(version, store)
 	if !ok {
@@ -59,9 +72,42 @@ func debianKernel(ctx context.Context, version, cache string) (Kernel, error) {
 	return k, nil
 }
 
-// cachedKernel is the newest one of that version in the cache. Each is a folder named by its
+// currentNote is the file in the cache that says which release Debian's current kernel was when it was last looked for.
+const currentNote = "current"
+
+func kernelName(version string) string {
+	if version == "" {
+		return "the current kernel"
+	}
+	return "a kernel " + version
+}
+
+// size is the size of a package's file as the archive tells it, for a message; "" if it does not.
+func (a apt) size(ctx context.Context, pkg string) string {
+	out, err := a.run(ctx, "apt-cache", "show", "--no-all-versions", pkg)
+	if err != nil {
+		return ""
+	}
+	for line := range strings.Lines(out) {
+		if v, ok := strings.CutPrefix(line, "Size: "); ok {
+			if n, err := strconv.ParseInt(strings.TrimSpace(v), 10, 64); err == nil {
+				return fmt.Sprintf(" (%d MiB)", (n+1<<20-1)>>20)
+			}
+		}
+	}
+	return ""
+}
+
+// cachedKernel is the newest one of that version in the cache; "" is the one in currentNote. Each is a folder named by its
 // release, which exists only when it is complete.
 func cachedKernel(version, store string) (Kernel, bool) {
+	if version == "" {
+		rel, err := os.ReadFile(filepath.Join(store, currentNote))
+		if err != nil || len(rel) == 0 {
+			return Kernel{}, false
+		}
+		version = string(rel)
+	}
 	names, _ := filepath.Glob(filepath.Join(store, "[0-9]*"))
 	var found []string
 	for _, n := range names {
@@ -76,9 +122,6 @@ func cachedKernel(version, store string) (Kernel, bool) {
 	rel := found[len(found)-1]
 	dir := filepath.Join(store, rel)
 	k := Kernel{Name: version, Release: rel, Image: filepath.Join(dir, "boot/vmlinuz-"+rel), Modules: filepath.Join(dir, "lib/modules", rel)}
-	if version == "" {
-		k.Name = rel
-	}
 	if v := filepath.Join(dir, "vmlinux"); fileExists(v) {
 		k.BzImage, k.Image = k.Image, v
 	}
@@ -246,7 +289,23 @@ func (a apt) fetch(ctx context.Context, pkg, dir string) error {
 	if err := uncompressKernel(ctx, image, filepath.Join(tmp, "vmlinux")); err != nil && !errors.Is(err, errCompressed) {
 		return err
 	}
+	if err := depmod(ctx, tmp, filepath.Base(dir)); err != nil {
+		return err
+	}
 	return os.Rename(tmp, dir)
+}
+
+// depmod lists which module needs which, for modprobe in a guest. A host without depmod has no modprobe to use it.
+func depmod(ctx context.Context, base, release string) error {
+	for _, program := range []string{"depmod", "/sbin/depmod"} {
+		if path, err := exec.LookPath(program); err == nil {
+			if out, err := exec.CommandContext(ctx, path, "-b", base, release).CombinedOutput(); err != nil {
+				return fmt.Errorf("%s -b %s: %w: %s", path, base, err, out)
+			}
+			return nil
+		}
+	}
+	return nil
 }
 
 func globAll(pattern string) []string {

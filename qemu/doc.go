@@ -5,7 +5,7 @@
 // the initramfs and the init in it, one QEMU process per guest, its console and its end. It knows
 // nothing about wcfs: what a guest mounts and runs is the caller's.
 //
-//	k, err := qemu.FindKernel(ctx, "6.1", qemu.DefaultCache())
+//	k, err := qemu.FindKernel(ctx, "6.1", qemu.DefaultCache(), nil)
 //	res, err := qemu.Run(ctx, qemu.Spec{Kernel: k, Program: []string{"/bin/true"}, HostRoot: true})
 //
 // A guest has some channels to the host, all sockets that QEMU inherits, so that nobody else can

@@ -7,7 +7,9 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"os/user"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -147,18 +149,20 @@ func TestParentDies(t *testing.T) {
 	eventually(t, "QEMU outlived its parent", func() bool { return gone(pid) })
 }
 
-// TestHostRoot: `wcfs run` from a folder below /tmp: the host's root read-only, fresh folders, a
-// writable share, exit status of a signal.
+// TestHostRoot: `wcfs run` from a folder below /tmp: the host's root with all that is in it, written to only in the
+// guest's memory, fresh folders, a writable share and folder, modules for modprobe, exit status of a signal.
 func TestHostRoot(t *testing.T) {
 	qemutest.Turn(t)
-	dir, share := t.TempDir(), t.TempDir()
+	dir, share, rw := t.TempDir(), t.TempDir(), t.TempDir()
 	script := filepath.Join(dir, "prog")
 	write(t, script, "#!/bin/bash\n"+`
 [[ $PWD == "$1" ]] && echo "dir ok"
 [[ $(cat /proc/sys/kernel/osrelease) == 6.12.* ]] && echo "kernel ok"
-touch /usr/x /x "$1/x" 2>/dev/null || echo "root ok"
+touch /usr/x /x "$1/x" && echo "root ok"
 [[ ! -e $3 ]] && touch /tmp/x /run/x /dev/shm/x && echo "fresh ok"
-echo "$HOME $TERM"
+ls -A / >"$4/names"
+modprobe dummy && [[ -d /sys/module/dummy ]] && echo "modules ok"
+echo "$HOME $TERM $EXTRA $HOSTNAME"
 [[ -p /dev/stdin && -p /dev/stdout && -p /dev/stderr ]] && echo "pipes ok"
 sh -c 'echo complaint >/dev/stderr' # which opens it once more
 cat "$2/in"; echo from guest > "$2/out"
@@ -168,14 +172,15 @@ kill -TERM $$
 	write(t, filepath.Join(share, "in"), "from host\n")
 	other := filepath.Join(t.TempDir(), "other")
 	write(t, other, "not for the guest\n")
-	cmd := exec.Command(os.Args[0], script, dir, share, other)
+	cmd := command(t, qemu.RunOptions{Share: []string{"sh=" + share}, RW: []string{rw}, Env: []string{"EXTRA=a b"}}, script, dir, share, other, rw)
 	cmd.Dir = dir
-	cmd.Env = append(os.Environ(), "QEMU_TEST_HELPER=command", "QEMU_TEST_SHARE=sh="+share, "HOME=/nowhere", "TERM=vt100")
+	cmd.Env = append(cmd.Env, "HOME=/nowhere", "TERM=vt100")
 	cmd.Stdin = strings.NewReader("typed\n")
 	var stderr bytes.Buffer
 	cmd.Stderr = &stderr
 	out, err := cmd.Output()
-	want := "dir ok\nkernel ok\nroot ok\nfresh ok\n/nowhere vt100\npipes ok\nfrom host\ntyped\n"
+	host, _ := os.Hostname()
+	want := "dir ok\nkernel ok\nroot ok\nfresh ok\nmodules ok\n/nowhere vt100 a b " + host + "\npipes ok\nfrom host\ntyped\n"
 	if string(out) != want {
 		t.Errorf("output:\n%s", out)
 	}
@@ -184,6 +189,83 @@ kill -TERM $$
 	}
 	if b, err := os.ReadFile(filepath.Join(share, "out")); err != nil || string(b) != "from guest\n" {
 		t.Errorf("share: %q %v", b, err)
+	}
+	for _, path := range []string{"/x", "/usr/x", filepath.Join(dir, "x")} {
+		if _, err := os.Lstat(path); err == nil {
+			t.Errorf("%s was written on the host", path)
+		}
+	}
+	checkNames(t, filepath.Join(rw, "names"))
+}
+
+// checkNames: a guest that wrote `ls -A /` to the file saw everything that is in the host's root.
+func checkNames(t *testing.T, list string) {
+	t.Helper()
+	names, err := os.ReadFile(list)
+	if err != nil {
+		t.Error(err)
+		return
+	}
+	host, err := os.ReadDir("/")
+	if err != nil {
+		t.Fatal(err)
+	}
+	seen := strings.Fields(string(names))
+	for _, e := range host {
+		if !strings.ContainsAny(e.Name(), " \n") && !slices.Contains(seen, e.Name()) {
+			t.Errorf("/%s of the host is not in the guest, which has %q", e.Name(), seen)
+		}
+	}
+}
+
+// TestReadOnlyRoot: with --ro nothing in the root can be written, and it has the same names; another user, without
+// network, on a host with more mounts than a bus has slots.
+func TestReadOnlyRoot(t *testing.T) {
+	qemutest.Turn(t)
+	rw := t.TempDir()
+	if err := os.Chmod(rw, 0o777); err != nil {
+		t.Fatal(err)
+	}
+	o := qemu.RunOptions{RO: true, RW: []string{rw}, User: "nobody", NoNet: true}
+	for i := range 40 {
+		o.Share = append(o.Share, fmt.Sprintf("many%d=%s", i, t.TempDir()))
+	}
+	script := `touch /usr/x /x 2>/dev/null || echo "root ok"; id -un; echo "$HOME"; ls -A / >"$1/names"; ls /sys/class/net; mount | grep -c ^many; echo again >/dev/stderr`
+	cmd := command(t, o, "/bin/sh", "-c", script, "sh", rw)
+	cmd.Dir = "/"
+	out, err := cmd.CombinedOutput()
+	u, uerr := user.Lookup("nobody")
+	if uerr != nil {
+		t.Fatal(uerr)
+	}
+	if want := "root ok\nnobody\n" + u.HomeDir + "\nlo\n40\nagain\n"; err != nil || string(out) != want {
+		t.Errorf("%v, output:\n%s", err, out)
+	}
+	checkNames(t, filepath.Join(rw, "names"))
+}
+
+// TestOutputLost: what the program wrote and could not be written here is an error, whatever the program's status.
+func TestOutputLost(t *testing.T) {
+	qemutest.Turn(t)
+	full, err := os.OpenFile("/dev/full", os.O_WRONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer full.Close()
+	for _, stream := range []string{"stdout", "stderr"} {
+		cmd := command(t, qemu.RunOptions{Kernel: "6.1", NoNet: true}, "/bin/sh", "-c", "echo foo >/dev/"+stream)
+		var other bytes.Buffer
+		cmd.Stdout, cmd.Stderr = full, &other
+		if stream == "stderr" {
+			cmd.Stdout, cmd.Stderr = &other, full
+		}
+		err := cmd.Run()
+		if cmd.ProcessState.ExitCode() != qemu.StatusFailed {
+			t.Errorf("%s: %v", stream, err)
+		}
+		if stream == "stdout" && !strings.Contains(other.String(), "stdout: write /dev/stdout: no space left on device") {
+			t.Errorf("stderr: %q", &other)
+		}
 	}
 }
 

@@ -2,12 +2,12 @@ package qemu
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	_ "embed" // the init
 	"fmt"
 	"os"
 	"path/filepath"
-	"sort"
 	"strings"
 )
 
@@ -80,7 +80,10 @@ func (s *Spec) modules() []string {
 	if s.HostRoot || len(s.Shares) > 0 {
 		names = append(names, "9pnet_virtio", "9p")
 	}
-	if s.Net {
+	if s.HostRoot && !s.ReadOnly {
+		names = append(names, "overlay")
+	}
+	if s.Net != NetNone {
 		names = append(names, "virtio_net", "9pnet_fd", "9p")
 	}
 	return append(names, s.Modules...)
@@ -97,12 +100,23 @@ func (s *Spec) guestConf() string {
 		fmt.Fprintf(&b, "%s=%s\n", name, v)
 	}
 	set("HOSTROOT", s.HostRoot)
-	set("NET", s.Net)
+	set("OVERLAY", s.HostRoot && !s.ReadOnly)
+	fmt.Fprintf(&b, "NET=%d\nSCRATCH=%s\nGUEST=%s\n", s.Net, shellQuote(cmp.Or(s.Scratch, "50%")), shellQuote(cmp.Or(s.Hostname, "guest")))
+	modules, err := filepath.EvalSymlinks(s.Kernel.Modules)
+	if !s.HostRoot || err != nil || filepath.Base(modules) != s.Kernel.Release { // a build tree is not laid out for modprobe
+		modules = ""
+	}
+	fmt.Fprintf(&b, "MODULES=%s\nRELEASE=%s\n", shellQuote(modules), shellQuote(s.Kernel.Release))
 	fmt.Fprintf(&b, "STREAMS=%s\nEND=%s\n", shellQuote(strings.Join(s.streams(), " ")), shellQuote(s.end))
 	mode := "-opost -echo" // the output's bytes are the program's; Ctrl-C is still a signal
 	if s.TTY {
 		mode = fmt.Sprintf("rows %d cols %d", s.Rows, s.Cols)
 	}
+	owner := "0:0"
+	if s.User != nil {
+		owner = s.User.UID + ":" + s.User.GID
+	}
+	fmt.Fprintf(&b, "OWNER=%s\n", owner)
 	fmt.Fprintf(&b, "TTYMODE=%s\n", shellQuote(mode))
 	b.WriteString("mounts() {\n\t:\n")
 	for _, path := range s.Expose {
@@ -125,11 +139,11 @@ func (s *Spec) guestConf() string {
 // writeExpose writes the lines that show a file or folder of the host's root which a fresh folder hides.
 func writeExpose(b *strings.Builder, path string) {
 	q := shellQuote(path)
-	make := "b mkdir -p $R" + q
+	show := "show_folder"
 	if !isDir(path) {
-		make = fmt.Sprintf("b mkdir -p $R%s && b touch $R%s", shellQuote(filepath.Dir(path)), q)
+		show = "show_file"
 	}
-	fmt.Fprintf(b, "\t{ %s && b mount --bind /run/wcfs/host%s $R%s; } || fail %s\n", make, q, q, shellQuote("cannot show "+path))
+	fmt.Fprintf(b, "\t%s %s || fail %s\n", show, q, shellQuote("cannot show "+path))
 }
 
 // writeMount writes the lines that mount a 9P file system. Where the folder does not exist and the
@@ -137,8 +151,8 @@ func writeExpose(b *strings.Builder, path string) {
 func writeMount(b *strings.Builder, source, target, opts string) {
 	t := shellQuote(target)
 	fmt.Fprintf(b, "\tsay at %s\n", shellQuote(fmt.Sprintf("mounting %s on %s", source, target)))
-	fmt.Fprintf(b, "\tb mkdir -p $R%s 2>/dev/null\n", t)
-	fmt.Fprintf(b, "\tb mount -t 9p -o %s %s $R%s || fail %s\n", shellQuote(opts), shellQuote(source), t,
+	fmt.Fprintf(b, "\tb mkdir -p %s 2>/dev/null\n", t)
+	fmt.Fprintf(b, "\tb mount -t 9p -o %s %s %s || fail %s\n", shellQuote(opts), shellQuote(source), t,
 		shellQuote(fmt.Sprintf("cannot mount %s on %s", source, target)))
 }
 
@@ -148,9 +162,7 @@ func (s *Spec) programScript() string {
 	b.WriteString("exec <&4 4<&-\n")
 	// what busybox's shell was given by the kernel is not the program's
 	b.WriteString("unset HOME TERM PATH PWD SHLVL OLDPWD\n")
-	env := append([]string(nil), s.Env...)
-	sort.Strings(env)
-	for _, kv := range env {
+	for _, kv := range s.Env {
 		k, v, ok := strings.Cut(kv, "=")
 		if ok && isShellName(k) {
 			fmt.Fprintf(&b, "export %s=%s\n", k, shellQuote(v))
@@ -160,6 +172,9 @@ func (s *Spec) programScript() string {
 		fmt.Fprintf(&b, "cd %s || exit 126\n", shellQuote(s.Dir))
 	}
 	b.WriteString("exec")
+	if u := s.User; u != nil && s.HostRoot {
+		fmt.Fprintf(&b, " /usr/bin/setpriv --reuid=%s --regid=%s --groups=%s", u.UID, u.GID, strings.Join(u.Groups, ","))
+	}
 	for _, a := range s.Program {
 		b.WriteString(" " + shellQuote(a))
 	}

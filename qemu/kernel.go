@@ -32,23 +32,31 @@ func DefaultCache() string {
 	return filepath.Join(dir, "wcfs")
 }
 
+// Progress is told, as fmt.Printf is, of what takes longer than a moment.
+type Progress func(format string, args ...any)
+
 // FindKernel finds, or fetches into cache, the kernel that name asks for:
 //   - "": the host's, where /boot has it, else Debian's current one;
 //   - "host": the host's, from /boot and /lib/modules;
 //   - "6.1", "6.12.95": newest Debian kernel of that version; one in the cache is taken without looking for newer ones;
 //   - a folder: a build tree;
 //   - a file: a bzImage, with modules from ../lib/modules or /lib/modules when its release is there.
-func FindKernel(ctx context.Context, name, cache string) (Kernel, error) {
+//
+// progress, which may be nil, is told what is looked for and downloaded.
+func FindKernel(ctx context.Context, name, cache string, progress Progress) (Kernel, error) {
+	if progress == nil {
+		progress = func(string, ...any) {}
+	}
 	switch {
 	case name == "":
 		if k, err := hostKernel(); err == nil {
 			return k, nil
 		}
-		return debianKernel(ctx, "", cache)
+		return debianKernel(ctx, "", cache, progress)
 	case name == "host":
 		return hostKernel()
 	case isVersion(name):
-		return debianKernel(ctx, name, cache)
+		return debianKernel(ctx, name, cache, progress)
 	}
 	st, err := os.Stat(name)
 	if err != nil {

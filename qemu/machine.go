@@ -2,6 +2,7 @@ package qemu
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -27,6 +28,7 @@ type Machine struct {
 	output  bytes.Buffer // the readers' until they are done, then Wait's
 	stderr  tail         // QEMU's own messages
 	events  chan event   // from the control line; closed at its end
+	broken  chan error   // the first failure to write what the program wrote; has room for it
 	tty     net.Conn
 	control net.Conn
 	qmp     *qmp
@@ -59,18 +61,21 @@ func Start(ctx context.Context, spec Spec) (*Machine, error) {
 	if err := spec.check(); err != nil {
 		return nil, err
 	}
-	qemu, err := exec.LookPath("qemu-system-x86_64")
+	qemu, err := spec.findQEMU()
 	if err != nil {
-		return nil, missing("qemu-system-x86_64", "qemu-system-x86")
+		return nil, err
 	}
 	if spec.Display, err = resolveDisplay(ctx, spec.Display, qemu); err != nil {
+		return nil, err
+	}
+	if err := spec.checkConfig(ctx); err != nil {
 		return nil, err
 	}
 	image, err := spec.initramfs(ctx)
 	if err != nil {
 		return nil, err
 	}
-	m := &Machine{spec: spec, accel: chooseAccel(ctx, spec.Accel, spec.Kernel, qemu), events: make(chan event, 16),
+	m := &Machine{spec: spec, accel: chooseAccel(ctx, spec.Accel, spec.Kernel, qemu), events: make(chan event, 16), broken: make(chan error, 1),
 		exited: make(chan struct{}), running: make(chan struct{}), ends: map[string]chan struct{}{}}
 	if m.spec.CPUs == 0 {
 		m.spec.CPUs = m.accel.cpus()
@@ -80,6 +85,15 @@ func Start(ctx context.Context, spec Spec) (*Machine, error) {
 		return nil, err
 	}
 	return m, nil
+}
+
+func (s *Spec) findQEMU() (string, error) {
+	const standard = "qemu-system-x86_64"
+	qemu, err := exec.LookPath(cmp.Or(s.QEMU, standard))
+	if err != nil && s.QEMU == "" {
+		return "", missing(standard, "qemu-system-x86")
+	}
+	return qemu, err
 }
 
 // launch starts QEMU with its channels and the goroutines that serve them.
@@ -165,7 +179,7 @@ func (m *Machine) serve(conns []net.Conn) {
 			m.stream(name, m.spec.Stderr, c)
 		}
 	}
-	m.readers.Go(func() { copyStream(terminal, m.tty, m.spec.end, make(chan struct{})) })
+	m.readers.Go(func() { copyStream(terminal, m.tty, m.spec.end, make(chan struct{}), m.outputFailed("terminal")) })
 	m.readers.Go(m.readControl)
 	if m.spec.Stdin != nil {
 		go m.input(in) // not waited for: nothing ends a read of the caller's input
@@ -183,7 +197,17 @@ func (m *Machine) serve(conns []net.Conn) {
 func (m *Machine) stream(name string, w io.Writer, c net.Conn) {
 	ended := make(chan struct{})
 	m.ends[name] = ended
-	m.readers.Go(func() { copyStream(w, c, m.spec.end, ended) })
+	m.readers.Go(func() { copyStream(w, c, m.spec.end, ended, m.outputFailed(name)) })
+}
+
+// outputFailed is told that what the program wrote could not be written here. Only the first such error is kept.
+func (m *Machine) outputFailed(stream string) func(error) {
+	return func(err error) {
+		select {
+		case m.broken <- fmt.Errorf("%s: %w", stream, err):
+		default:
+		}
+	}
 }
 
 // input copies the caller's input to the program.

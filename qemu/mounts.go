@@ -1,8 +1,10 @@
 package qemu
 
 import (
+	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"path/filepath"
@@ -13,7 +15,7 @@ import (
 
 // shares adds the writable folders, and every mounted wcfs: through the root, which is mounted with a
 // cache, its changes would not be seen.
-func (o *RunOptions) shares(s *Spec) error {
+func (o *RunOptions) shares(s *Spec, say Progress) error {
 	for _, arg := range o.Share {
 		tag, dir, ok := strings.Cut(arg, "=")
 		if !ok || dir == "" {
@@ -25,16 +27,30 @@ func (o *RunOptions) shares(s *Spec) error {
 		}
 		s.Shares = append(s.Shares, Share{Tag: tag, Dir: abs, Mount: abs})
 	}
+	for i, dir := range o.RW {
+		abs, err := filepath.Abs(dir)
+		if err != nil {
+			return fmt.Errorf("--rw %s: %w", dir, err)
+		}
+		s.Shares = append(s.Shares, Share{Tag: fmt.Sprintf("rw%d", i), Dir: abs, Mount: abs})
+	}
 	for i, dir := range wcfsMounts() {
+		if len(s.Shares) == maxShares {
+			say("more than %d mounts of wcfs on this host: the guest sees not all of them", i)
+			break
+		}
 		s.Shares = append(s.Shares, Share{Tag: fmt.Sprintf("%s%d", wcfsMountTag, i), Dir: dir, Mount: dir})
 	}
 	return nil
 }
 
 // server adds the two mounts of a wcfs that serves 9P, and returns what to call in the end.
-func (o *RunOptions) server(s *Spec) (func(), error) {
+func (o *RunOptions) server(ctx context.Context, s *Spec) (func(), error) {
 	if o.NineP == "" {
 		return func() {}, nil
+	}
+	if err := o.checkServer(ctx); err != nil {
+		return nil, fmt.Errorf("--9p %s: %w", o.NineP, err)
 	}
 	port, stop, err := o.port()
 	if err != nil {
@@ -46,6 +62,33 @@ func (o *RunOptions) server(s *Spec) (func(), error) {
 			"trans=tcp,port=%d,version=9p2000.L,cache=%s,access=any,msize=1044504,uname=run%d", port, cache, os.Getpid())})
 	}
 	return stop, nil
+}
+
+// checkServer finds out before the guest boots whether a 9P server answers there.
+func (o *RunOptions) checkServer(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	kind, addr, _ := strings.Cut(o.NineP, ":")
+	if kind != "unix" && kind != "tcp" {
+		return errors.New("want unix:PATH or tcp:127.0.0.1:PORT")
+	}
+	c, err := new(net.Dialer).DialContext(ctx, kind, addr)
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	deadline, _ := ctx.Deadline()
+	_ = c.SetDeadline(deadline)
+	const version = "9P2000.L" // Tversion: size[4] type[1] tag[2] msize[4] version[s]
+	ask := append([]byte{21, 0, 0, 0, 100, 0xff, 0xff, 0, 0x20, 0, 0, byte(len(version)), 0}, version...)
+	if _, err := c.Write(ask); err != nil {
+		return err
+	}
+	head := make([]byte, 7)
+	if _, err := io.ReadFull(c, head); err != nil || head[4] != 101 {
+		return errors.New("no 9P server answers there")
+	}
+	return nil
 }
 
 // hostAddr is the host's loopback, seen from a guest.

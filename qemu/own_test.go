@@ -3,7 +3,6 @@ package qemu_test
 import (
 	"bytes"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -16,7 +15,7 @@ import (
 func TestImage(t *testing.T) {
 	k := qemutest.Kernel(t, "6.12")
 	image := filepath.Join(filepath.Dir(k.Image), "boot/vmlinuz-"+k.Release)
-	got, err := qemu.FindKernel(t.Context(), image, t.TempDir())
+	got, err := qemu.FindKernel(t.Context(), image, t.TempDir(), nil)
 	if err != nil || got.Image != image || got.Release != k.Release || got.Modules != k.Modules {
 		t.Errorf("%+v, %v; the same by version: %+v", got, err, k)
 	}
@@ -24,7 +23,7 @@ func TestImage(t *testing.T) {
 	if err := os.Symlink(image, alone); err != nil {
 		t.Fatal(err)
 	}
-	if got, err := qemu.FindKernel(t.Context(), alone, t.TempDir()); err != nil || got.Release != k.Release || got.Modules != "" {
+	if got, err := qemu.FindKernel(t.Context(), alone, t.TempDir(), nil); err != nil || got.Release != k.Release || got.Modules != "" {
 		t.Errorf("without modules: %+v, %v", got, err)
 	}
 }
@@ -34,8 +33,7 @@ func TestBuildTree(t *testing.T) {
 	k := qemutest.Kernel(t, "6.1")
 	tree := buildTree(t, k)
 	qemutest.Turn(t)
-	cmd := exec.Command(os.Args[0], "/bin/uname", "-r")
-	cmd.Env = append(os.Environ(), "QEMU_TEST_HELPER=command", "QEMU_TEST_KERNEL="+tree)
+	cmd := command(t, qemu.RunOptions{Kernel: tree}, "/bin/uname", "-r")
 	var stderr bytes.Buffer
 	cmd.Stderr = &stderr
 	if out, err := cmd.Output(); err != nil || string(out) != k.Release+"\n" {
@@ -45,7 +43,7 @@ func TestBuildTree(t *testing.T) {
 		if err := os.Remove(filepath.Join(tree, gone)); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := qemu.FindKernel(t.Context(), tree, t.TempDir()); err == nil || !strings.Contains(err.Error(), "buil") {
+		if _, err := qemu.FindKernel(t.Context(), tree, t.TempDir(), nil); err == nil || !strings.Contains(err.Error(), "buil") {
 			t.Errorf("without %s: %v", gone, err)
 		}
 	}

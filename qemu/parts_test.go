@@ -2,6 +2,7 @@ package qemu
 
 import (
 	"bytes"
+	"compress/gzip"
 	"context"
 	"errors"
 	"fmt"
@@ -116,6 +117,14 @@ func TestTail(t *testing.T) {
 	if got := c.lastLines(); !strings.HasPrefix(got, "one\n") || !strings.HasSuffix(got, "two") || strings.ContainsRune(got, 0x1b) {
 		t.Errorf("last lines: %q", got)
 	}
+	var seen bytes.Buffer
+	c.also = &seen
+	for _, s := range []string{"\x1bc\x1b[?7l\x1b[2J\x1b[0m[ 0.1] Lin", "ux\r\n[ 0.2] \x1b[31mred\x1b[m", "\n\x1b]0;title\x07half"} {
+		_, _ = c.Write([]byte(s))
+	}
+	if got := seen.String(); got != "[ 0.1] Linux\n[ 0.2] red\n" {
+		t.Errorf("lines passed on: %q", got)
+	}
 	for range 100 {
 		_, _ = c.Write(bytes.Repeat([]byte("0123456789abcde\n"), 1024))
 	}
@@ -141,7 +150,7 @@ func TestMark(t *testing.T) {
 			}()
 			var got bytes.Buffer
 			ended := make(chan struct{})
-			copyStream(&got, r, mark, ended)
+			copyStream(&got, r, mark, ended, func(err error) { t.Error(err) })
 			<-ended
 			if got.String() != c.want {
 				t.Errorf("%q in pieces of %d: %q", c.in, n, got.String())
@@ -152,8 +161,13 @@ func TestMark(t *testing.T) {
 		t.Errorf("%q is kept back", kept)
 	}
 	ended := make(chan struct{})
-	copyStream(failingWriter{}, strings.NewReader("x"+mark), mark, ended) // reads on
+	var failures []error
+	in := io.MultiReader(strings.NewReader("x"), strings.NewReader("y"+mark))
+	copyStream(failingWriter{}, in, mark, ended, func(err error) { failures = append(failures, err) }) // reads on
 	<-ended
+	if len(failures) != 1 {
+		t.Errorf("a writer that fails was reported %d times: %v", len(failures), failures)
+	}
 }
 
 func TestEscape(t *testing.T) {
@@ -190,7 +204,7 @@ func TestRefusals(t *testing.T) {
 		t.Fatal(err)
 	}
 	for name, say := range map[string]string{notKernel: "not a bzImage", "/nonexistent": "neither a file", t.TempDir(): "not a build tree"} {
-		if _, err := FindKernel(t.Context(), name, t.TempDir()); !errors.Is(err, ErrKernel) || !strings.Contains(err.Error(), say) {
+		if _, err := FindKernel(t.Context(), name, t.TempDir(), nil); !errors.Is(err, ErrKernel) || !strings.Contains(err.Error(), say) {
 			t.Errorf("kernel %s: %v", name, err)
 		}
 	}
@@ -202,6 +216,10 @@ func TestRefusals(t *testing.T) {
 		"MiB":             {Kernel: k, Program: []string{"x"}, Memory: 1},
 		"is not a folder": {Kernel: k, Program: []string{"x"}, Shares: []Share{{Tag: "t", Dir: notKernel, Mount: "/x"}}},
 		"is no tag":       {Kernel: k, Program: []string{"x"}, Shares: []Share{{Tag: "a,b", Dir: "/", Mount: "/x"}}},
+		"folders below":   {Kernel: k, Program: []string{"x"}, Shares: []Share{{Tag: "t", Dir: "/", Mount: "/"}}},
+		"of its own":      {Kernel: k, Program: []string{"x"}, Shares: []Share{{Tag: "t", Dir: "/proc", Mount: "/proc/"}}},
+		"have the tag":    {Kernel: k, Program: []string{"x"}, Shares: []Share{{Tag: "t", Dir: "/usr", Mount: "/usr"}, {Tag: "t", Dir: "/etc", Mount: "/etc"}}},
+		"at most 175":     {Kernel: k, Program: []string{"x"}, Shares: make([]Share, 176)},
 		"not absolute":    {Kernel: k, Program: []string{"x"}, Shares: []Share{{Tag: "t", Dir: "/", Mount: "x"}}},
 	} {
 		if _, err := Run(t.Context(), s); err == nil || !strings.Contains(err.Error(), say) {
@@ -210,7 +228,7 @@ func TestRefusals(t *testing.T) {
 	}
 	for _, addr := range []string{"tcp:192.0.2.1:5640", "tcp:127.0.0.1:x", "/path", "unix:/nonexistent", "tcp:127.0.0.1"} {
 		o := RunOptions{NineP: addr}
-		if _, err := o.server(&Spec{}); err == nil || !strings.Contains(err.Error(), "--9p "+addr) {
+		if _, err := o.server(t.Context(), &Spec{}); err == nil || !strings.Contains(err.Error(), "--9p "+addr) {
 			t.Errorf("--9p %s: %v", addr, err)
 		}
 	}
@@ -267,5 +285,80 @@ func TestRelay(t *testing.T) {
 	_ = c.(*net.TCPConn).CloseWrite()
 	if got, err := io.ReadAll(c); err != nil || string(got) != "ping" {
 		t.Errorf("%q, %v", got, err)
+	}
+}
+
+// TestConfig: what a kernel lacks is named before the boot, from each place where its configuration may be.
+func TestConfig(t *testing.T) {
+	all := map[string]string{}
+	s := Spec{HostRoot: true, Net: NetNeeded, Mounts: []Mount{{Options: "trans=tcp"}}}
+	for _, n := range s.needs() {
+		all[n.option] = "y"
+	}
+	write := func(path string, without string) {
+		t.Helper()
+		var b bytes.Buffer
+		for name, v := range all {
+			if name == without {
+				fmt.Fprintf(&b, "# CONFIG_%s is not set\n", name)
+			} else {
+				fmt.Fprintf(&b, "CONFIG_%s=%s\n", name, v)
+			}
+		}
+		text := b.Bytes()
+		if filepath.Base(path) == "bzImage" {
+			var z bytes.Buffer
+			w := gzip.NewWriter(&z)
+			_, _ = w.Write(text)
+			w.Close()
+			text = slices.Concat([]byte("....IKCFG_ST"), z.Bytes(), []byte("IKCFG_ED...."))
+		}
+		if err := os.WriteFile(path, text, 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, from := range []string{".config", "config-6.66", "bzImage"} {
+		dir := t.TempDir()
+		s.Kernel = Kernel{Name: "own", Release: "6.66", Image: filepath.Join(dir, "bzImage"), Modules: dir}
+		write(filepath.Join(dir, from), "")
+		if err := s.checkConfig(t.Context()); err != nil {
+			t.Errorf("%s: %v", from, err)
+		}
+		for _, n := range s.needs() {
+			write(filepath.Join(dir, from), n.option)
+			if err := s.checkConfig(t.Context()); !errors.Is(err, ErrConfig) || !strings.Contains(err.Error(), "lacks CONFIG_"+n.option+" for ") {
+				t.Errorf("%s without %s: %v", from, n.option, err)
+			}
+		}
+	}
+	// a module does where there are modules and it comes in time
+	dir := t.TempDir()
+	s.Kernel = Kernel{Name: "own", Release: "6.66", Image: filepath.Join(dir, "bzImage"), Modules: dir}
+	all["9P_FS"], all["TMPFS"] = "m", "m"
+	write(filepath.Join(dir, ".config"), "")
+	if err := s.checkConfig(t.Context()); err == nil || !strings.Contains(err.Error(), "lacks CONFIG_TMPFS=y for the start") || strings.Contains(err.Error(), "9P_FS") {
+		t.Errorf("%v", err)
+	}
+}
+
+// TestDefaultKernel: the default is what Debian's archive called current, whatever else is in the cache.
+func TestDefaultKernel(t *testing.T) {
+	store := t.TempDir()
+	for _, rel := range []string{"6.1.0-57-amd64", "6.12.117+deb12-amd64"} {
+		if err := os.MkdirAll(filepath.Join(store, rel, "boot"), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(store, rel, "boot/vmlinuz-"+rel), nil, 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if k, ok := cachedKernel("", store); ok {
+		t.Errorf("%s is taken for the current one", k.Release)
+	}
+	if err := os.WriteFile(filepath.Join(store, currentNote), []byte("6.1.0-57-amd64"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if k, ok := cachedKernel("", store); !ok || k.Release != "6.1.0-57-amd64" {
+		t.Errorf("%+v", k)
 	}
 }

@@ -25,7 +25,10 @@ type Spec struct {
 	Files    []File   // put into the initramfs
 	Shares   []Share  // folders of the host, by virtio 9p
 	Mounts   []Mount  // other 9P file systems, mounted after the shares
-	Net      bool     // user mode network: the guest is 10.0.2.15, the host's loopback 10.0.2.2
+	Net      Net      // user mode network: the guest is 10.0.2.15, the host's loopback 10.0.2.2
+	ReadOnly bool     // with HostRoot: nothing in it can be written. Otherwise what is written is kept in memory and vanishes with the guest
+	Scratch  string   // with HostRoot: how much of that there may be, as tmpfs takes its size; "": half of the guest's memory
+	Hostname string   // "": guest
 	Modules  []string // kernel modules to load besides those that the above needs
 
 	Memory int    // MiB; 0: 512
@@ -36,6 +39,10 @@ type Spec struct {
 	// Display gives the guest a screen, keyboard and tablet, shown in a Window or as QEMU's -display takes
 	// it; the program stays on the console. "": none.
 	Display string
+
+	QEMU     string   // binary; "": qemu-system-x86_64 of PATH
+	QEMUArgs []string // more arguments for it
+	User     *User    // who runs the program, with HostRoot only; nil: root
 
 	// Timeout bounds the program's run, from the moment it starts; BootTimeout the time until then.
 	// 0: no bound for the program, two minutes for the start.
@@ -51,7 +58,7 @@ type Spec struct {
 	// has pipes, and a terminal that it can only open as /dev/tty, on which nothing is seen.
 	TTY        bool
 	Rows, Cols int
-	// KernelLog takes the kernel's console as it comes; nil: only the end is kept.
+	// KernelLog takes the lines of the kernel's console as they come; nil: the kernel is quiet, and only the end is kept.
 	KernelLog io.Writer
 	// Verbose makes the kernel say everything on its console.
 	Verbose bool
@@ -60,6 +67,22 @@ type Spec struct {
 
 	end string // tells the end of the program's output; set by check
 }
+
+// User is an account by its numbers.
+type User struct {
+	UID, GID string
+	Groups   []string // all of them
+}
+
+// Net tells whether a guest has a network.
+type Net int
+
+// Networks.
+const (
+	NetNone   Net = iota
+	NetIfSo       // where the kernel has the driver
+	NetNeeded     // without it the guest does not start
+)
 
 // streams names what of the program's standard files is not its terminal, in the order of their ports.
 func (s *Spec) streams() []string {
@@ -142,7 +165,15 @@ func (s *Spec) check() error {
 			return errors.New("qemu: program, environment and folder cannot hold a zero byte")
 		}
 	}
+	if len(s.Shares) > maxShares {
+		return fmt.Errorf("qemu: %d shares, a guest takes at most %d", len(s.Shares), maxShares)
+	}
+	tags := map[string]bool{}
 	for _, sh := range s.Shares {
+		if tags[sh.Tag] {
+			return fmt.Errorf("qemu: two shares have the tag %q", sh.Tag)
+		}
+		tags[sh.Tag] = true
 		if sh.Tag == "" || len(sh.Tag) > 31 || strings.Trim(sh.Tag, tagBytes) != "" || sh.Tag == rootTag {
 			return fmt.Errorf("qemu: %q is no tag for a share: 1 to 31 letters, digits, '-', '_', '.'", sh.Tag)
 		}
@@ -152,8 +183,25 @@ func (s *Spec) check() error {
 		if !filepath.IsAbs(sh.Mount) {
 			return fmt.Errorf("qemu: share %s: its place in the guest, %q, is not absolute", sh.Tag, sh.Mount)
 		}
+		if why := reserved(sh.Mount); why != "" {
+			return fmt.Errorf("qemu: share %s: %s cannot be shared: %s", sh.Tag, sh.Mount, why)
+		}
 	}
 	return nil
+}
+
+// reserved tells why nothing can be mounted at a folder of the guest; "" if it can.
+func reserved(dir string) string {
+	dir = filepath.Clean(dir)
+	if dir == "/" {
+		return "the guest's root is the host's already; give the folders below it that are to be writable"
+	}
+	for _, own := range []string{"/proc", "/sys", "/dev", "/run/wcfs"} {
+		if dir == own || strings.HasPrefix(dir, own+"/") && dir != "/dev/shm" {
+			return "the guest has a " + own + " of its own"
+		}
+	}
+	return ""
 }
 
 const (

@@ -6,14 +6,16 @@ import (
 )
 
 // copyStream copies what the program writes, up to the mark that its init writes in the end, and closes ended
-// then. It goes on reading when the writer fails, and after the mark: a guest must not hang because of that.
-func copyStream(w io.Writer, r io.Reader, mark string, ended chan<- struct{}) {
+// then. It goes on reading after the mark, and when the writer fails, which it reports once by failed: a guest
+// must not hang because of that.
+func copyStream(w io.Writer, r io.Reader, mark string, ended chan<- struct{}, failed func(error)) {
 	var kept []byte // the beginning of a mark, or not
 	more := true
 	give := func(b []byte) {
 		if len(b) > 0 && w != nil {
 			if _, err := w.Write(b); err != nil {
 				w = nil
+				failed(err)
 			}
 		}
 	}

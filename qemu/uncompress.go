@@ -63,20 +63,29 @@ func uncompressKernel(ctx context.Context, image, vmlinux string) error {
 	if err != nil {
 		return err
 	}
+	out, err := unpackKernel(ctx, b, hasPVH)
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(vmlinux, out, 0o644)
+}
+
+// unpackKernel finds the compressed stream in a bzImage that holds what is wanted.
+func unpackKernel(ctx context.Context, image []byte, wanted func([]byte) bool) ([]byte, error) {
 	for _, c := range compressions() {
 		for from := 0; ; {
-			i := bytes.Index(b[from:], []byte(c.magic))
+			i := bytes.Index(image[from:], []byte(c.magic))
 			if i < 0 {
 				break
 			}
 			from += i
-			if out, err := uncompress(ctx, b[from:]); err == nil && hasPVH(out) {
-				return os.WriteFile(vmlinux, out, 0o644)
+			if out, err := uncompress(ctx, image[from:]); err == nil && wanted(out) {
+				return out, nil
 			}
 			from += len(c.magic)
 		}
 	}
-	return errCompressed
+	return nil, errCompressed
 }
 
 // hasPVH tells whether an ELF kernel has the note that QEMU boots it by (XEN_ELFNOTE_PHYS32_ENTRY).

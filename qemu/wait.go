@@ -16,8 +16,10 @@ func (m *Machine) Wait(ctx context.Context) (Result, error) {
 	res.Output = m.output.Bytes()
 	res.Console = m.console.text()
 	if e, ok := err.(*Error); ok {
-		e.Console = m.console.lastLines()
-		if p := m.console.panicLine(); p != "" && e.Kind != ErrTimeout {
+		if e.Kind != ErrOutput { // else the guest is not the cause
+			e.Console = m.console.lastLines()
+		}
+		if p := m.console.panicLine(); p != "" && e.Kind != ErrTimeout && e.Kind != ErrOutput {
 			e.Kind, e.Detail = ErrPanic, p
 		}
 	}
@@ -41,6 +43,8 @@ func (m *Machine) follow(ctx context.Context) (Result, error) {
 				return res, &Error{Kind: ErrBoot, Detail: fmt.Sprintf("%s within %v", stage, m.spec.BootTimeout)}
 			}
 			return res, &Error{Kind: ErrTimeout, Detail: fmt.Sprintf("the program ran for %v", m.spec.Timeout)}
+		case err := <-m.broken:
+			return res, &Error{Kind: ErrOutput, Detail: err.Error()}
 		case e, ok := <-m.events:
 			if !ok {
 				<-m.exited
@@ -90,7 +94,12 @@ func (m *Machine) drained(ctx context.Context, lost map[string]bool) error {
 			return fmt.Errorf("guest ended: %w", context.Cause(ctx))
 		}
 	}
-	return nil
+	select {
+	case err := <-m.broken:
+		return &Error{Kind: ErrOutput, Detail: err.Error()}
+	default:
+		return nil
+	}
 }
 
 // died is the error of a QEMU that ended before there was an exit status.

@@ -20,7 +20,7 @@ func Kernel(t testing.TB, name string) qemu.Kernel {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
 	defer cancel()
-	k, err := qemu.FindKernel(ctx, name, qemu.DefaultCache())
+	k, err := qemu.FindKernel(ctx, name, qemu.DefaultCache(), nil)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -59,7 +59,7 @@ func testGuest(t *testing.T, kernel string) {
 	results := make(chan map[string]string, 1)
 	go func() { results <- watchResults(t, out, live) }()
 	res, err := qemu.Run(t.Context(), qemu.Spec{
-		Kernel: k, Memory: 512, CPUs: 2, Net: true,
+		Kernel: k, Memory: 512, CPUs: 2, Net: qemu.NetNeeded,
 		Program: []string{"/guestbin", "/plan"},
 		Files:   []qemu.File{{Path: "/guestbin", Source: guestbin(t), Mode: 0o755}, {Path: "/plan", Data: text, Mode: 0o644}},
 		Shares: []qemu.Share{

@@ -54,7 +54,7 @@ func boot(t *testing.T, s *server, sp spec) *guest {
 	t.Helper()
 	g := &guest{t: t, name: sp.name, at: "/wcfs"}
 	q := qemu.Spec{
-		Kernel: qemutest.Kernel(t, sp.kernel), Memory: memory, CPUs: sp.cpus, Net: true, Accel: qemu.TCG,
+		Kernel: qemutest.Kernel(t, sp.kernel), Memory: memory, CPUs: sp.cpus, Net: qemu.NetNeeded, Accel: qemu.TCG,
 		Program: []string{"/bin/sh"}, Env: []string{"PATH=/bin:/tools"},
 		Files: []qemu.File{
 			{Path: "/checker", Source: checker(), Mode: 0o755},

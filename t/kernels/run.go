@@ -26,7 +26,7 @@ func askKernel(ctx context.Context, name string, q question) (report, error) {
 	if name == "host" {
 		return askHost(q, "/proc/self/exe")
 	}
-	k, err := qemu.FindKernel(ctx, name, qemu.DefaultCache())
+	k, err := qemu.FindKernel(ctx, name, qemu.DefaultCache(), nil)
 	if err != nil {
 		return report{}, err
 	}
@@ -48,7 +48,7 @@ func askKernel(ctx context.Context, name string, q question) (report, error) {
 		stdout, log = io.MultiWriter(&out, os.Stderr), os.Stderr
 	}
 	_, err = qemu.Run(ctx, qemu.Spec{
-		Kernel: k, Program: program, Env: []string{"PATH=/bin"}, Net: true, Memory: 1024, CPUs: 2,
+		Kernel: k, Program: program, Env: []string{"PATH=/bin"}, Net: qemu.NetNeeded, Memory: 1024, CPUs: 2,
 		Modules: []string{"fuse"}, Files: []qemu.File{{Path: "/kernels", Source: exe, Mode: 0o755}},
 		Stdout: stdout, KernelLog: log, Timeout: 15 * time.Minute,
 	})

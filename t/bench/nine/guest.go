@@ -29,7 +29,7 @@ func Guests(ctx context.Context, b *kit.Bench) (rows []kit.Row, err error) {
 	if err := kit.Need("qemu-system-x86_64", "deb"); err != nil {
 		return nil, err
 	}
-	kernel, err := qemu.FindKernel(ctx, guestKernel, qemu.DefaultCache())
+	kernel, err := qemu.FindKernel(ctx, guestKernel, qemu.DefaultCache(), nil)
 	if err != nil {
 		return nil, err
 	}
@@ -140,7 +140,7 @@ func (s *set) boot(ctx context.Context, kernel qemu.Kernel, name, mnt string, po
 	out, outWriter := io.Pipe()
 	options := "trans=tcp,version=9p2000.L,cache=none,access=any,msize=65536,port="
 	m, err := qemu.Start(ctx, qemu.Spec{
-		Kernel: kernel, Memory: 128, Net: true, Accel: qemu.TCG, Program: []string{"/bin/sh"}, Env: []string{"PATH=/bin"},
+		Kernel: kernel, Memory: 128, Net: qemu.NetNeeded, Accel: qemu.TCG, Program: []string{"/bin/sh"}, Env: []string{"PATH=/bin"},
 		Mounts: []qemu.Mount{
 			{Source: "10.0.2.2", Target: "/ours", Options: options + ports[0] + ",uname=" + name},
 			{Source: "10.0.2.2", Target: "/diod", Options: options + ports[1] + ",uname=root,aname=" + s.export},
