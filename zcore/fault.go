@@ -20,16 +20,22 @@ func (l *Link) faulty(pin watch.Pin, why string) {
 		l.c.log.Error("watch client is faulty", "file", pin.Oid, "blk", pin.Blk, "rev", rev, "cause", why)
 		l.push(0, fmt.Sprintf("fatal: pin #%d @%s: %s", pin.Blk, rev, why))
 		go func() {
-			defer close(l.killed)
-			l.settle()
+			safe := l.settle()
+			if !safe {
+				l.poisoned.Store(true)
+			}
+			close(l.killed)
+			if !safe { // what depends on it fails for as long as it lives
+				l.proc.Wait(l.c.ctx)
+			}
 			l.end()
 		}()
 	})
 	<-l.killed
 }
 
-// settle gives the client a moment to read why, then kills it.
-func (l *Link) settle() {
+// settle gives the client a moment to read why, then kills it. It returns whether the client can do no harm any more.
+func (l *Link) settle() (safe bool) {
 	limit := l.c.opts.PinTimeout
 	l.mu.Lock()
 	closed := l.closed
@@ -38,28 +44,30 @@ func (l *Link) settle() {
 		l.drained(min(time.Second, limit/4))
 		if !l.dom.local {
 			l.dom.Fail()
-			return
+			return true
 		}
 		for _, w := range l.watches() {
 			w.poison()
 		}
 		l.poisoned.Store(true)
-		return
+		return true
 	}
 	if closed {
 		if l.dies(min(limit/2, 3*time.Second)) { // it was dying anyway
-			return
+			return true
 		}
 	} else {
 		l.drained(min(time.Second, limit/4))
 	}
-	l.kill(limit)
+	return l.kill(limit)
 }
 
-// kill ends the client's process, or else the service of the core.
-func (l *Link) kill(limit time.Duration) {
+// kill ends the client's process. One with SIGKILL pending runs no code of its own any more, whether it goes at once or is
+// frozen, waits for a disk, or has much memory to give back: nobody needs to wait for its end. A process that may not be sent
+// signals goes on, and cannot be protected: kill returns false.
+func (l *Link) kill(limit time.Duration) (harmless bool) {
 	if !l.proc.Alive() || l.c.ctx.Err() != nil {
-		return
+		return true
 	}
 	first, done := l.c.beginKill(l.proc.Pid())
 	defer done()
@@ -71,7 +79,8 @@ func (l *Link) kill(limit time.Duration) {
 		{syscall.SIGKILL, max(limit/2, time.Second)}, // a large process takes a moment to go
 	} {
 		sig := step.sig
-		if err := l.proc.Signal(sig); err != nil {
+		err := l.proc.Signal(sig)
+		if err != nil {
 			l.c.log.Error("cannot signal faulty watch client", "pid", l.proc.Pid(), "signal", sig, "cause", err)
 		}
 		if l.dies(step.wait) {
@@ -79,13 +88,22 @@ func (l *Link) kill(limit time.Duration) {
 				l.c.nKill.Add(1)
 			}
 			l.c.log.Error("faulty watch client killed", "pid", l.proc.Pid(), "signal", sig)
-			return
+			return true
 		}
 		if l.c.ctx.Err() != nil {
-			return // the server ends
+			return true // the server ends
 		}
+		harmless = err == nil && sig == syscall.SIGKILL
 	}
-	l.c.fail(fmt.Errorf("faulty watch client pid %d cannot be killed", l.proc.Pid()))
+	if harmless {
+		if first {
+			l.c.nKill.Add(1)
+		}
+		l.c.log.Error("faulty watch client killed, but not gone yet: it is frozen or waits in the kernel", "pid", l.proc.Pid(), "signal", syscall.SIGKILL)
+		return true
+	}
+	l.c.log.Error("faulty watch client cannot be killed: what it should have pinned cannot be read until it ends", "pid", l.proc.Pid())
+	return false
 }
 
 // beginKill notes that a process is being killed. Only the first who does so counts it, since one process may

@@ -35,7 +35,7 @@ type Link struct {
 	byOid  map[zodb.Oid]*watchOnLink // mu
 
 	fault    sync.Once
-	poisoned atomic.Bool   // a virtfs client did not acknowledge: its blocks are unreadable
+	poisoned atomic.Bool   // a client that cannot be killed did not acknowledge: its blocks are unreadable
 	killed   chan struct{} // closed when a faulty client has been dealt with
 }
 

@@ -131,6 +131,9 @@ func (w *clientWatch) sent(blk Blk, p *pinned) *pinMsg {
 // sendOne sends a pin and waits until it is acknowledged, or until the client does not matter any more.
 func (w *clientWatch) sendOne(blk Blk, p *pinned, m *pinMsg) error {
 	l := w.l
+	if w.l.poisoned.Load() {
+		return w.l.after()
+	}
 	pin := watch.Pin{Oid: w.f.Oid(), Blk: blk, Rev: m.rev, Head: m.rev == tidHead}
 	if pin.Head && w.hasBase {
 		pin.Head, pin.Rev = false, w.base

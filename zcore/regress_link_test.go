@@ -110,22 +110,54 @@ func (p *immortal) Wait(ctx context.Context) error {
 	return ctx.Err()
 }
 
-// Where a client can neither be made to acknowledge nor be killed, nobody is served any more.
-func TestClientThatCannotBeKilledIsEIOMode(t *testing.T) {
-	w := newWorld(t, Options{PinTimeout: 100 * time.Millisecond}, map[Blk]string{0: "a0"})
+// A client that has SIGKILL pending runs no code of its own, also when it does not end: frozen, or waiting for a disk.
+func TestClientThatDoesNotEnd(t *testing.T) {
+	w := newWorld(t, Options{PinTimeout: 100 * time.Millisecond}, map[Blk]string{0: "a0", 1: "b0"})
 	at := w.db.Head()
 	w.want(0, "a0")
 	p := &immortal{}
 	w.wantPins(w.linkOf(p).pins(w.f, at), nil)
-	w.commit(map[Blk]string{0: "a1"})
-	f, _ := w.core.Lookup(context.Background(), w.f)
-	if _, err := f.Read(context.Background(), w.core.Host(), 10, 0); err != ErrNotConn {
-		t.Errorf("the read: %v, want ErrNotConn", err)
-	}
-	w.must("EIO mode", w.core.Failed())
+	w.commit(map[Blk]string{0: "a1", 1: "b1"})
+	w.want(0, "a1")
+	w.want(1, "b1")
 	if n := p.signals.Load(); n != 2 {
 		t.Errorf("it was sent %d signals, want SIGBUS and SIGKILL", n)
 	}
+	if s := w.core.Stats(); s.PinKill != 1 || w.core.isFailed() {
+		t.Errorf("pinkill is %d, EIO mode %v", s.PinKill, w.core.isFailed())
+	}
+	eventually(t, "its watch to be gone", func() bool { return w.core.Stats().Watch == 0 })
+}
+
+// untouchable is a process that may not be sent signals.
+type untouchable struct{ mortal }
+
+func (p *untouchable) Signal(os.Signal) error { p.signals.Add(1); return os.ErrPermission }
+
+// Of a client that goes on without a pin what it should have pinned cannot be read until it ends; nothing else suffers.
+func TestClientThatMayNotBeKilled(t *testing.T) {
+	w := newWorld(t, Options{PinTimeout: 100 * time.Millisecond}, map[Blk]string{0: "a0", 1: "b0", 2: "c0"})
+	at := w.db.Head()
+	w.want(0, "a0")
+	p := &untouchable{mortal{dead: make(chan struct{})}}
+	w.wantPins(w.linkOf(p).pins(w.f, at), nil)
+	g := w.newFile()
+	w.commit(map[Blk]string{0: "a1", 1: "b1"})
+	for blk := range Blk(2) {
+		if s := w.headText(blk); s != errDomainFailed.Error() {
+			t.Errorf("block %d, which the client should have pinned: %q", blk, s)
+		}
+	}
+	w.want(2, "c0")
+	(&world{t: t, core: w.core, f: g}).want(0, "x")
+	tid := w.commit(map[Blk]string{0: "a2"})
+	if w.core.isFailed() || w.core.Head() != tid {
+		t.Errorf("head is %s, EIO mode %v", w.core.Head(), w.core.isFailed())
+	}
+	close(p.dead)
+	eventually(t, "its end", func() bool { return w.core.Stats().Watch == 0 })
+	eventually(t, "the data", func() bool { return w.headText(0) == "a2" })
+	w.want(1, "b1")
 }
 
 // After `-` the reply to a pin is nobody's, also when whoever waited for it has not noticed yet.

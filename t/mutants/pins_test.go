@@ -19,6 +19,16 @@ func pinMutants() []mutant {
 			edits: []edit{{"return true, pinTimeout / 4", "return false, 0"}},
 		},
 		{
+			name: "frozen-client-harms", run: "TestClientThatDoesNotEnd", file: "zcore/fault.go",
+			why:   "what a frozen client has not acknowledged cannot be read though that will never run again",
+			edits: []edit{{"err == nil && sig == syscall.SIGKILL", "err != nil && sig == syscall.SIGKILL"}},
+		},
+		{
+			name: "living-client-harmless", run: "TestClientThatMayNotBeKilled", file: "zcore/fault.go",
+			why:   "a client that runs on without its pin sees blocks of another revision",
+			edits: []edit{{"err == nil && sig == syscall.SIGKILL", "sig == syscall.SIGKILL"}},
+		},
+		{
 			name: "gap-begins-anew", run: "TestGapOver", file: "zcore/history/delta.go",
 			why:   "a gap over a database that fails now and then is begun anew with each failure, and never ends",
 			edits: []edit{{"t.opts.Retry == nil || zodb.", "t.opts.Retry != nil || zodb."}},
