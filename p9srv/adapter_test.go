@@ -111,7 +111,7 @@ func TestTree(t *testing.T) {
 	go func() { done <- core.Run(ctx) }()
 	t.Cleanup(func() {
 		cancel()
-		<-done
+		receive(t, "core ends", done)
 	})
 	srv, err := New(Options{Tree: served, Domain: func(string, string) *zcore.Domain { return core.Host() }, Log: slog.New(slog.DiscardHandler)})
 	if err != nil {

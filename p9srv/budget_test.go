@@ -25,7 +25,7 @@ func TestBudgetRandom(t *testing.T) {
 		go func() { wg.Wait(); close(done) }()
 		select {
 		case <-done:
-		case <-time.After(time.Minute):
+		case <-time.After(patience):
 			t.Fatalf("seed %d: somebody waits forever: %+v", seed, &b)
 		}
 		if b.used != (amounts{}) || b.beyond != (amounts{}) || len(b.waiting) > 0 {
@@ -84,7 +84,7 @@ func TestBudgetFair(t *testing.T) {
 	next := &share{b: &b}
 	for _, pins := range []bool{false, true} {
 		for range 2 {
-			quick, stop := context.WithTimeout(ctx, 10*time.Second)
+			quick, stop := context.WithTimeout(ctx, patience)
 			if err := next.take(quick, n, pins); err != nil {
 				t.Errorf("%d in use, and no room for %d (pins: %v)", b.inUse(), n, pins)
 			}

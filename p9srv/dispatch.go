@@ -66,6 +66,7 @@ type request struct {
 	from    *nodeRef           // where a walk starts; given back in finish
 	old     *file              // of a walk that replaces the file of its fid, else nil
 	busy    bool               // others were in flight when it came
+	later   bool               // a Tclunk that the last request for its fid does
 	flushes []*request         // that wait for it, in order of arrival; guarded by s.mu
 
 	// Results: of the goroutine that does it.
@@ -82,6 +83,11 @@ type request struct {
 // frame begins the reply.
 func (r *request) frame(typ msgType) frame {
 	return append(frame(r.small[:4]), byte(typ), byte(r.msg.tag), byte(r.msg.tag>>8))
+}
+
+// longFrame begins a reply of n bytes.
+func (r *request) longFrame(typ msgType, n int) frame {
+	return append(make(frame, 0, n), r.frame(typ)...)
 }
 
 // fail makes err the reply.
@@ -136,10 +142,8 @@ func (s *session) handle(r *request, body []byte, bodyErr error) error {
 	case r.op.do == nil:
 		s.conn.write(r.reply)
 		return nil
-	case r.msg.typ == tClunk || r.msg.typ == tRemove:
-		if s.waitsForOthers(r) {
-			return nil
-		}
+	case r.later:
+		return nil
 	}
 	return s.start(r)
 }

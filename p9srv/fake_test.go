@@ -249,10 +249,24 @@ func (n *fakeNode) written() string {
 
 func (h *fakeHandle) Close() { h.n.t.handles.Add(-1) }
 
+// patience is how long tests wait for what must come.
+const patience = time.Minute
+
+// receive takes what comes from c.
+func receive[T any](t testing.TB, what string, c <-chan T) (v T) {
+	t.Helper()
+	select {
+	case v = <-c:
+	case <-time.After(patience):
+		t.Fatalf("did not happen: %s", what)
+	}
+	return v
+}
+
 // eventually waits for a condition.
 func eventually(t testing.TB, what string, ok func() bool) {
 	t.Helper()
-	for end := time.Now().Add(10 * time.Second); !ok(); time.Sleep(time.Millisecond) {
+	for end := time.Now().Add(patience); !ok(); time.Sleep(time.Millisecond) {
 		if time.Now().After(end) {
 			t.Fatalf("did not happen: %s", what)
 		}

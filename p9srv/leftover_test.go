@@ -2,14 +2,37 @@ package p9srv
 
 import (
 	"encoding/binary"
+	"log/slog"
 	"os"
 	"runtime"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 
 	"github.com/hugelgupf/p9/linux"
 )
+
+// leaveAll ends a connection with fids open for a watch, a revision and head, and requests for each in flight. It may
+// fail as the server likes.
+func leaveAll(c *rawClient, i int) {
+	defer c.c.Close()
+	var all frame
+	add := func(f frame) { all = append(all, f.done(0)...) }
+	for j := range uint16(5) {
+		add(readFrame(10+j, 1, 0, 4096))
+		add(readFrame(20+j, 2, 0, 4096))
+		add(readFrame(30+j, 3, 0, 60000)) // and does not take the replies
+	}
+	if i%2 == 0 {
+		add(walkFrame(40, 0, 50, "head", "bigfile"))
+		add(newFrame(tClunk, 41).u32(1))
+	}
+	if i%3 == 0 {
+		all = append(all, readFrame(42, 3, 0, 10).done(0)[:9]...) // half a message
+	}
+	c.c.Write(all)
+}
 
 // TestNothingIsLeft: a thousand connections that end with reads of all kinds in flight return goroutines,
 // fids, handles and descriptors to the start.
@@ -25,36 +48,18 @@ func TestNothingIsLeft(t *testing.T) {
 		return len(list)
 	}
 	beforeFds, beforeGoroutines := descriptors(), runtime.NumGoroutine()
-	connect := func(i int) {
-		c := w.raw()
-		defer c.c.Close()
-		c.version(64<<10, version9P)
-		c.ok(newFrame(tAttach, 1).u32(0).u32(noFid).str("").str("").u32(noFid), tAttach+1)
-		c.open(1, "head/watch", 2)
-		c.open(2, revPath, 0)
-		c.open(3, bigPath, 0)
-		for j := range uint16(5) {
-			c.send(readFrame(10+j, 1, 0, 4096))
-			c.send(readFrame(20+j, 2, 0, 4096))
-			c.send(readFrame(30+j, 3, 0, 60000)) // and does not take the replies
-		}
-		if i%2 == 0 {
-			c.send(walkFrame(40, 0, 50, "head", "bigfile"))
-			c.send(newFrame(tClunk, 41).u32(1))
-		}
-		if i%3 == 0 {
-			c.c.Write(readFrame(42, 3, 0, 10).done(0)[:9]) // half a message
-		}
-	}
 	for round := range 50 {
 		var wg sync.WaitGroup
 		for i := range 20 {
-			wg.Go(func() { connect(20*round + i) })
+			c := w.raw()
+			c.version(64<<10, version9P)
+			c.ok(newFrame(tAttach, 1).u32(0).u32(noFid).str("").str("").u32(noFid), tAttach+1)
+			c.open(1, "head/watch", 2)
+			c.open(2, revPath, 0)
+			c.open(3, bigPath, 0)
+			wg.Go(func() { leaveAll(c, 20*round+i) })
 		}
 		wg.Wait()
-		if t.Failed() {
-			return
-		}
 	}
 	w.clean(beforeGoroutines)
 	eventually(t, "descriptors closed", func() bool { return descriptors() <= beforeFds })
@@ -107,6 +112,32 @@ func TestLimits(t *testing.T) {
 	}
 	if names["P9Conn"] != 2 || names["p9connrefused"] != 1 || len(names) != 8 {
 		t.Errorf("lines: %v", names)
+	}
+}
+
+// onWrite is called for each line of a log.
+type onWrite func()
+
+func (f onWrite) Write(p []byte) (int, error) {
+	f()
+	return len(p), nil
+}
+
+// TestRefusedIsNotCounted: a connection beyond the limit is none of those in use while it is refused, where it would
+// keep the next one out.
+func TestRefusedIsNotCounted(t *testing.T) {
+	var srv atomic.Pointer[Server]
+	counted := make(chan int64, 100)
+	w := serve(t, func(o *Options) {
+		o.MaxConns = 2
+		o.Log = slog.New(slog.NewTextHandler(onWrite(func() { counted <- srv.Load().Stats().Conns }), nil))
+	})
+	srv.Store(w.srv)
+	w.client()
+	w.client()
+	w.raw().closed()
+	if n := receive(t, "refusal logged", counted); n != 2 {
+		t.Errorf("%d connections in use, of 2 that may be", n)
 	}
 }
 

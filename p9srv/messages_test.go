@@ -199,6 +199,11 @@ func TestVersion(t *testing.T) {
 		c := w.raw()
 		c.fails(newFrame(tVersion, noTag).u32(msize).str(version9P), linux.EMSGSIZE)
 	}
+	for _, cause := range []string{"version is \\\"9P2000.u\\\", and only 9P2000.L is known", "msize is 23, and must be at least 4096"} {
+		if n := w.log.count(cause); n != 1 {
+			t.Errorf("%d lines in the log have %s", n, cause)
+		}
+	}
 	c := w.raw()
 	if r := c.version(65536, goVersion+"7"); binary.LittleEndian.Uint32(r.body) != 65536 {
 		t.Errorf("the library's client must get the msize it asks for, got %d", binary.LittleEndian.Uint32(r.body))
@@ -268,7 +273,7 @@ func TestDomain(t *testing.T) {
 	c.ok(newFrame(tStatfs, 1).u32(0), tStatfs+1)
 	w.srv.CloseDomain(dom)
 	c.closed()
-	if d := <-gone; d != dom {
+	if d := receive(t, "DomainGone", gone); d != dom {
 		t.Error("DomainGone was told of another")
 	}
 }
@@ -299,7 +304,7 @@ func TestDomainFailsMeanwhile(t *testing.T) {
 	if who := w.tree.at("head/watch").who.Load(); who.Domain != good {
 		t.Fatal("the connection is in the domain that has failed")
 	}
-	if d := <-gone; d != bad {
+	if d := receive(t, "DomainGone", gone); d != bad {
 		t.Error("DomainGone was told of another")
 	}
 	w.srv.CloseDomain(good)
@@ -319,5 +324,52 @@ func TestQids(t *testing.T) {
 			t.Errorf("%s: qid %x version %d path %d", path, typ, version, ino)
 		}
 		c.ok(newFrame(tClunk, 1).u32(5), tClunk+1)
+	}
+}
+
+// TestWalkPart: a walk that ends at a later name has the qids before it, and makes no fid, nor changes one. An error
+// that says nothing of the name ends the whole walk.
+func TestWalkPart(t *testing.T) {
+	w := serve(t, nil)
+	c := w.client()
+	c.ok(walkFrame(1, 0, 1), tWalk+1)
+	for _, newfid := range []uint32{1, 2} {
+		r := c.ok(walkFrame(1, 1, newfid, "head", "bigfile", "nope", "head"), tWalk+1)
+		cur := cursor{b: r.body}
+		if n := cur.u16(); n != 2 || len(cur.b) != 2*13 {
+			t.Fatalf("%d qids in %d bytes", n, len(cur.b))
+		}
+		for _, path := range []string{"head", "head/bigfile"} {
+			cur.take(5)
+			if ino := cur.u64(); ino != w.tree.at(path).ino {
+				t.Errorf("%s: qid %d", path, ino)
+			}
+		}
+	}
+	c.fails(newFrame(tStatfs, 1).u32(2), linux.EBADF)
+	c.ok(walkFrame(1, 1, 2, "head"), tWalk+1) // fid 1 is the root as before
+	w.tree.at("head/bigfile/0000000000000003").err = tree.ErrIO
+	c.fails(walkFrame(1, 0, 3, "head", "bigfile", "0000000000000003"), linux.EIO)
+	c.ok(walkFrame(1, 0, 3), tWalk+1)
+}
+
+// TestRefusedNames: what is wrong with a name is one line in the log for a connection.
+func TestRefusedNames(t *testing.T) {
+	w := serve(t, nil)
+	c := w.client()
+	for range 3 {
+		c.fails(walkFrame(1, 0, 1, "head", strings.Repeat("x", 256)), linux.ENAMETOOLONG)
+		c.fails(walkFrame(1, 0, 1, strings.Repeat("y", 60000)), linux.ENAMETOOLONG)
+		c.fails(walkFrame(1, 0, 1, "a/b"), linux.EINVAL)
+		c.fails(walkFrame(1, 0, 1, "nope"), linux.ENOENT) // which is nothing special
+	}
+	if n := w.log.count("name refused"); n != 1 {
+		t.Errorf("%d lines in the log", n)
+	}
+	other := w.raw()
+	other.version(8192, version9P)
+	other.fails(newFrame(tAttach, 1).u32(0).u32(noFid).str("").str("/.wcfs").u32(0), linux.ENOENT)
+	if n := w.log.count("attach to /, /head or /@TID"); n != 1 {
+		t.Errorf("%d lines in the log about the aname", n)
 	}
 }

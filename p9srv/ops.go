@@ -1,128 +1,13 @@
 package p9srv
 
 import (
-	"errors"
 	"math"
-	"strings"
 
 	"github.com/hugelgupf/p9/linux"
 	"github.com/hugelgupf/p9/p9"
 
 	"wcfs/zcore/tree"
 )
-
-// checkAttach checks the aname, and lets the first attach of the connection decide its domain.
-func (r *request) checkAttach() error {
-	m, c := &r.msg, r.s.conn
-	m.newfid = m.fid
-	names, err := attachNames(m.aname)
-	if err != nil {
-		return err
-	}
-	m.names = names
-	if !c.peer.allows(m.aname) {
-		c.srv.log.warn("9p: attach refused: --9p-map does not allow it", "peer", c.peer.String(), "aname", m.aname)
-		return linux.EACCES
-	}
-	c.joinDomain(m.uname)
-	return nil
-}
-
-// attachNames turns an aname into the names to walk: the root, head or @<tid>.
-func attachNames(aname string) ([]string, error) {
-	name := strings.Trim(aname, "/")
-	if name == "" {
-		return nil, nil
-	}
-	if name != "head" && !isSnapshot(name) {
-		return nil, &refusedName{name, errNoAname}
-	}
-	return []string{name}, nil
-}
-
-// isSnapshot tells names of the form @<tid>.
-func isSnapshot(name string) bool {
-	return len(name) == 17 && name[0] == '@' && strings.Trim(name[1:], "0123456789abcdef") == ""
-}
-
-func admitAttachLocked(s *session, r *request) error { return s.reserveFidLocked(r.msg.fid) }
-
-// attach answers Tattach.
-func (r *request) attach() error {
-	at := newNodeRef(r.s.srv.opts.Tree.Root())
-	for _, name := range r.msg.names {
-		next, err := at.step(r.ctx, name)
-		at.drop()
-		if err != nil {
-			return err
-		}
-		at = next
-	}
-	if at.Kind() != tree.Dir {
-		at.drop()
-		return tree.ErrNotDir
-	}
-	r.newFile = newFile(r.s, at)
-	r.reply = r.frame(tAttach + 1).qid(at.qid())
-	return nil
-}
-
-// admitWalkLocked reserves the fid a walk leads to.
-func admitWalkLocked(s *session, r *request) error {
-	m, f := &r.msg, r.file
-	if m.newfid == m.fid {
-		if f.state != walked || f.users > 0 {
-			return linux.EBUSY
-		}
-		f.state, r.old = moving, f
-	} else if err := s.reserveFidLocked(m.newfid); err != nil {
-		return err
-	}
-	r.from, r.file = f.node.share(), nil
-	return nil
-}
-
-// walk answers Twalk. As 9P says, a name that is not there ends the walk: when it is not the first, the reply has
-// what there was before it, and newfid stays as it is.
-func (r *request) walk() error {
-	at := r.from.share()
-	reply := r.frame(tWalk + 1).u16(0)
-	for i, name := range r.msg.names {
-		next, err := at.step(r.ctx, name)
-		at.drop()
-		if err != nil {
-			if i == 0 || !ofName(err) {
-				return err
-			}
-			r.reply = reply
-			return nil
-		}
-		at = next
-		reply = reply.qid(at.qid())
-		reply[headerLen]++
-	}
-	r.newFile = newFile(r.s, at)
-	r.reply = reply
-	return nil
-}
-
-// ofName tells errors that say that a name is not there. Linux makes ENOENT of a walk that ends early, which
-// would be wrong for the others: the database is away, or the walk was flushed.
-func ofName(err error) bool {
-	return errors.Is(err, tree.ErrNotExist) || errors.Is(err, tree.ErrNotDir) || errors.Is(err, tree.ErrInvalid)
-}
-
-// settleWalkLocked is for Tattach too.
-func settleWalkLocked(s *session, r *request, _ bool) {
-	switch {
-	case r.newFile != nil:
-		s.fids[r.msg.newfid] = r.newFile
-	case r.old != nil:
-		r.old.state = walked
-	default:
-		s.dropFidLocked(r.msg.newfid)
-	}
-}
 
 // Bits of the flags of Tlopen: those of open(2) on Linux.
 const (
@@ -230,7 +115,7 @@ func (r *request) getattr() error {
 	}
 	sec, nsec := uint64(a.Mtime.Unix()), uint64(a.Mtime.Nanosecond())
 	const basic = 1<<11 - 1
-	r.reply = newFrame(tGetattr+1, r.msg.tag).u64(basic).qid(r.file.node.qid()).attr(&p9.Attr{
+	r.reply = r.longFrame(tGetattr+1, 160).u64(basic).qid(r.file.node.qid()).attr(&p9.Attr{
 		Mode: mode | p9.FileMode(a.Perm), UID: p9.UID(r.s.srv.uid), GID: p9.GID(r.s.srv.gid),
 		NLink: p9.NLink(a.Nlink), Size: uint64(a.Size), BlockSize: uint64(a.Blksize), Blocks: uint64(a.Size+511) / 512,
 		ATimeSeconds: sec, ATimeNanoSeconds: nsec, MTimeSeconds: sec, MTimeNanoSeconds: nsec, CTimeSeconds: sec, CTimeNanoSeconds: nsec,
@@ -259,11 +144,12 @@ func fsyncLocked(_ *session, r *request) error {
 
 // statfsLocked answers Tstatfs, for all alike: nothing is allocated, and nothing is free.
 func statfsLocked(_ *session, r *request) error {
-	r.reply = newFrame(tStatfs+1, r.msg.tag).statfs(&p9.FSStat{Type: 0x01021997 /* V9FS_MAGIC */, BlockSize: 4096, NameLength: maxName})
+	r.reply = r.longFrame(tStatfs+1, 67).statfs(&p9.FSStat{Type: 0x01021997 /* V9FS_MAGIC */, BlockSize: 4096, NameLength: maxName})
 	return nil
 }
 
-// admitClunkLocked ends what waits in requests for the fid: nobody is left to read or write.
+// admitClunkLocked ends what waits in requests for the fid: nobody is left to read or write. They are answered
+// first, so that none of them gets to what the client has under the same number next.
 func admitClunkLocked(s *session, r *request) error {
 	f := r.file
 	if f.state == moving {
@@ -271,6 +157,7 @@ func admitClunkLocked(s *session, r *request) error {
 	}
 	f.state = gone
 	if f.users > 0 {
+		f.clunk, r.later = r, true
 		for _, other := range s.tags {
 			if other.file == f {
 				other.cancel()
@@ -278,18 +165,6 @@ func admitClunkLocked(s *session, r *request) error {
 		}
 	}
 	return nil
-}
-
-// waitsForOthers leaves a Tclunk to the last of the requests in flight for its fid, if there are any: they are answered
-// first, so that none of them gets to what the client has under the same number next.
-func (s *session) waitsForOthers(r *request) bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if r.file.users == 0 {
-		return false
-	}
-	r.file.clunk = r
-	return true
 }
 
 // clunk answers Tclunk.

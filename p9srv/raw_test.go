@@ -85,7 +85,7 @@ func (w *world) clean(goroutines int) {
 		st := w.srv.Stats()
 		return st.Conns == 0 && st.Fids == 0 && st.Requests == 0 && st.Bytes == 0
 	})
-	deadline := time.Now().Add(20 * time.Second)
+	deadline := time.Now().Add(patience)
 	for runtime.NumGoroutine() > goroutines {
 		if time.Now().After(deadline) {
 			buf := make([]byte, 1<<20)
@@ -154,7 +154,7 @@ func (r reply) errno() linux.Errno {
 }
 
 func (c *rawClient) recvErr() (reply, error) {
-	c.c.SetReadDeadline(time.Now().Add(30 * time.Second))
+	c.c.SetReadDeadline(time.Now().Add(patience))
 	var hdr [headerLen]byte
 	if _, err := io.ReadFull(c.c, hdr[:]); err != nil {
 		return reply{}, err

@@ -64,8 +64,9 @@ func (r *request) readdir() error {
 		list = append([]tree.Entry{{Name: ".", Ino: self, Dir: true}, {Name: "..", Ino: self, Dir: true}}, list...)
 		r.s.dirs.put(f, list)
 	}
-	const head = headerLen + 4
-	reply := r.frame(tReaddir + 1).u32(0)
+	const head, typical = headerLen + 4, direntLen + 16
+	room := min(int(m.count), typical*int(uint64(len(list))-min(m.offset, uint64(len(list)))))
+	reply := r.longFrame(tReaddir+1, head+room).u32(0)
 	for i := m.offset; i < uint64(len(list)) && len(reply)-head+direntLen+len(list[i].Name) <= int(m.count); i++ {
 		reply = reply.dirent(dirent(list[i], i+1))
 	}

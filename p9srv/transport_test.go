@@ -6,6 +6,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"io"
+	"log/slog"
 	"net"
 	"os"
 	"path/filepath"
@@ -14,6 +15,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/hugelgupf/p9/linux"
@@ -192,9 +194,29 @@ func TestSilence(t *testing.T) {
 	c.c.Write(walkFrame(1, 0, 1, "head").done(0)[:9])
 	c.closed()
 	eventually(t, "logged", func() bool { return w.log.count(ErrStalled.Error()) == 1 })
-	idle := w.client() // between messages there is no deadline
-	time.Sleep(300 * time.Millisecond)
-	idle.ok(newFrame(tStatfs, 1).u32(0), tStatfs+1)
+}
+
+// TestIdle: between messages there is no deadline.
+func TestIdle(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		srv, err := New(Options{Tree: newFakeTree(), Log: slog.New(slog.DiscardHandler)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		ours, theirs := net.Pipe()
+		ended := make(chan struct{})
+		go func() {
+			defer close(ended)
+			srv.ServeConn(theirs, "idle")
+		}()
+		c := &rawClient{t: t, c: ours}
+		c.version(8192, version9P)
+		c.ok(newFrame(tAttach, 1).u32(0).u32(noFid).str("").str("").u32(noFid), tAttach+1)
+		time.Sleep(24 * time.Hour)
+		c.ok(newFrame(tStatfs, 1).u32(0), tStatfs+1)
+		ours.Close()
+		<-ended
+	})
 }
 
 // TestUnixSocket: mode, stale sockets, and sockets in use.
@@ -229,7 +251,7 @@ func TestUnixSocket(t *testing.T) {
 	eventually(t, "socket removed", func() bool { _, err := os.Lstat(stale); return os.IsNotExist(err) })
 }
 
-// TestUnixPeer: other users are let in only when named. Root can become one for a moment.
+// TestUnixPeer: other users are let in only when named.
 func TestUnixPeer(t *testing.T) {
 	s := &Server{uid: 1000, opts: Options{AllowUID: []uint32{1007}}}
 	for uid, want := range map[uint32]bool{0: true, 1000: true, 1007: true, 1001: false, 65534: false} {
@@ -242,9 +264,14 @@ func TestUnixPeer(t *testing.T) {
 		t.Errorf("socket for several users: %v, %v", st.Mode(), err)
 	}
 	w.client()
+}
+
+// TestOtherUsers: the kernel's word decides who is let in.
+func TestOtherUsers(t *testing.T) {
 	if os.Geteuid() != 0 {
-		return // nobody else to be
+		t.Fatal("to connect as another user this test needs root")
 	}
+	w := serve(t, func(o *Options) { o.AllowUID = []uint32{1007} })
 	for uid, let := range map[int]bool{1007: true, 1008: false} {
 		c := w.rawAs(uid)
 		if let {
@@ -355,6 +382,8 @@ func TestRelay(t *testing.T) {
 		case at = <-bound:
 		case err := <-done:
 			t.Fatal(err)
+		case <-time.After(patience):
+			t.Fatal("the relay does not listen")
 		}
 		c, err := NewClient(t.Context(), at, "/head", DialOptions{})
 		if err != nil {
@@ -364,7 +393,7 @@ func TestRelay(t *testing.T) {
 			t.Error(err)
 		}
 		cancel()
-		if err := <-done; err != nil {
+		if err := receive(t, "relay ends", done); err != nil {
 			t.Error(err)
 		}
 		if err := reads(c); err == nil {
@@ -430,8 +459,12 @@ func TestClient(t *testing.T) {
 	if _, err := c.Open(bigPath, true); !errors.Is(err, linux.EROFS) {
 		t.Errorf("open to write: %v", err)
 	}
-	if _, err := c.Stat("head/nope"); !errors.Is(err, linux.ENOENT) {
-		t.Errorf("stat of nothing: %v", err)
+	for path, want := range map[string]linux.Errno{ // the reason, though the walk to it got some of the way
+		"head/nope": linux.ENOENT, "head/bigfile/0000000000000003": linux.EINVAL, "head/at/x": linux.ENOTDIR, "nope": linux.ENOENT,
+	} {
+		if _, err := c.Stat(path); !errors.Is(err, want) {
+			t.Errorf("stat of %s: %v", path, err)
+		}
 	}
 	if _, err := NewClient(t.Context(), "udp:1", "", DialOptions{}); err == nil {
 		t.Error("dialed udp")
