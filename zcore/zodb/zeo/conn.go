@@ -237,6 +237,10 @@ func (c *conn) read() {
 		frame, err := readFrame(c.br, c.opt.MaxFrame)
 		if err == nil {
 			err = c.handle(frame)
+		} else if frame != nil { // it is too long, and the connection ends with it; who asked for it must not ask again
+			if m, derr := c.wire.decode(frame); derr != nil {
+				c.unreadable(m, err, 0)
+			}
 		}
 		if err != nil {
 			c.die(err)
@@ -245,10 +249,31 @@ func (c *conn) read() {
 	}
 }
 
+// unreadable answers a question with what is wrong with its reply. It returns false when it is not known which.
+func (c *conn) unreadable(m message, err error, size int64) bool {
+	if m.name != replyName {
+		return false
+	}
+	c.mu.Lock()
+	q := c.calls[m.id]
+	delete(c.calls, m.id)
+	c.mu.Unlock()
+	if q == nil {
+		return false
+	}
+	q.answer <- result{err: zodb.Answer(fmt.Errorf("the server answered %s with what cannot be read: %w", q.method, err))}
+	if q.room > 0 {
+		c.giveRoom(q, size)
+	}
+	return true
+}
+
 // handle does with one frame what is to be done.
 func (c *conn) handle(frame []byte) error {
 	m, err := c.wire.decode(frame)
 	switch {
+	case err != nil && c.unreadable(m, err, int64(len(frame))):
+		return nil
 	case err != nil:
 		return fmt.Errorf("the server sends a message that cannot be read: %w", err)
 	case m.name == replyName && m.id == -1: // keeps the connection alive

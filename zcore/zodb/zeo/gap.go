@@ -44,7 +44,7 @@ const maxSpans = 16
 // commits returns what was committed. After a *lostError it is called again with another connection.
 func (g *gap) commits(ctx context.Context, c *conn) ([]zodb.Commit, error) {
 	commits, err := g.find(ctx, c)
-	if isServerError(err) || errors.Is(err, errUnknown) {
+	if isServerError(err) || errors.Is(err, errUnknown) || err != nil && zodb.KindOf(err) == zodb.KindAnswer {
 		// A gap from 0 would say that it is none; no commit has tid 1.
 		return []zodb.Commit{{Tid: g.to, Gap: max(g.from, 1)}}, nil
 	}

@@ -32,7 +32,8 @@ type wire interface {
 	// encode appends a call to b.
 	encode(b []byte, id int64, method string, args []any) []byte
 
-	// decode reads a message, which it does not trust.
+	// decode reads a message, which it does not trust. Where it fails in the arguments, the rest is returned beside the
+	// error: it says which question is answered.
 	decode(frame []byte) (message, error)
 }
 
@@ -125,7 +126,14 @@ func asHistory(v any, n int) ([]revision, error) {
 // frameStep is how much memory a frame is given before its bytes have come.
 const frameStep = 8 << 20
 
-// readFrame reads one length-prefixed frame of at most limit bytes.
+// tooLong is a message that is not read.
+type tooLong struct{ n, limit int }
+
+func (e *tooLong) Error() string {
+	return fmt.Sprintf("server announces a message of %d bytes, more than the %d allowed", e.n, e.limit)
+}
+
+// readFrame reads one length-prefixed frame of at most limit bytes. Of a longer one it returns the beginning, and *tooLong.
 func readFrame(r *bufio.Reader, limit int) ([]byte, error) {
 	var head [4]byte
 	if _, err := io.ReadFull(r, head[:]); err != nil {
@@ -133,7 +141,8 @@ func readFrame(r *bufio.Reader, limit int) ([]byte, error) {
 	}
 	n := int(binary.BigEndian.Uint32(head[:]))
 	if n > limit {
-		return nil, fmt.Errorf("server announces a message of %d bytes, more than the %d allowed", n, limit)
+		begin, _ := r.Peek(min(n, 64))
+		return begin, &tooLong{n, limit}
 	}
 	frame := make([]byte, min(n, frameStep))
 	for have := 0; ; {

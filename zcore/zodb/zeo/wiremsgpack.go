@@ -41,9 +41,25 @@ func (w msgpackWire) decode(frame []byte) (message, error) {
 		if errors.Is(err, io.EOF) {
 			err = errShort
 		}
-		return message{}, fmt.Errorf("msgpack at byte %d: %w", len(frame)-u.r.Len(), err)
+		return w.head(frame), fmt.Errorf("msgpack at byte %d: %w", len(frame)-u.r.Len(), err)
 	}
 	return asMessage(v)
+}
+
+// head returns what is known of a message that could not be read to its end.
+func (w msgpackWire) head(frame []byte) message {
+	u := unpacker{max: w.max, frame: frame, r: bytes.NewReader(frame)}
+	u.dec = msgpack.NewDecoder(u.r)
+	n, err := u.dec.DecodeArrayLen()
+	parts := make([]any, 4)
+	for i := 0; i < 3 && err == nil && n == 4; i++ {
+		parts[i], err = u.value(1)
+	}
+	msg, err2 := asMessage(parts)
+	if err != nil || err2 != nil || n != 4 {
+		return message{}
+	}
+	return msg
 }
 
 type unpacker struct {

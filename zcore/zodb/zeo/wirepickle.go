@@ -61,9 +61,30 @@ func (w pickleWire) decode(frame []byte) (message, error) {
 	m := unpickler{rest: frame, max: w.max}
 	v, err := m.run()
 	if err != nil {
-		return message{}, fmt.Errorf("pickle at byte %d: %w", len(frame)-len(m.rest), err)
+		return m.head(), fmt.Errorf("pickle at byte %d: %w", len(frame)-len(m.rest), err)
 	}
 	return asMessage(v)
+}
+
+// head returns what is known of a message that could not be read to its end.
+func (m *unpickler) head() message {
+	parts := m.stack
+	if len(parts) > 0 {
+		switch first := parts[0].(type) {
+		case mark:
+			parts = parts[1:]
+		case []any:
+			parts = first
+		}
+	}
+	if len(parts) < 3 {
+		return message{}
+	}
+	msg, err := asMessage([]any{parts[0], parts[1], parts[2], nil})
+	if err != nil {
+		return message{}
+	}
+	return msg
 }
 
 // mark stands on the stack for the opcode MARK; pylist is a list that may still grow.
