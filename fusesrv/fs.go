@@ -85,6 +85,11 @@ func (fs *fileSystem) Lookup(cancel <-chan struct{}, h *fuse.InHeader, name stri
 	in := fs.inodes.enter(parent, name, fresh, node.Kind() == tree.Dir && attr.Rev != 0)
 	out.NodeId = in.id
 	out.SetEntryTimeout(forGood)
+	if fresh.isHead {
+		if _, err := in.node.Attr(r); err != nil { // failed just now: by DropName it may not have been known yet
+			out.SetEntryTimeout(0)
+		}
+	}
 	out.SetAttrTimeout(attrTimeout(node.Kind(), attr))
 	fs.fill(&out.Attr, in.node.Kind(), attr)
 	return fuse.OK

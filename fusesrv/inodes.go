@@ -49,8 +49,8 @@ func (t *inodes) enter(parent *inode, name string, fresh *inode, isRev bool) *in
 	if !known {
 		in = fresh
 		t.byID[in.id] = in
-		if in.isHead {
-			t.heads[in.oid], in.dir = in.id, parent.id
+		if in.dir = parent.id; in.isHead && in.id > t.heads[in.oid] { // an answer about one that has failed may come late
+			t.heads[in.oid] = in.id
 		}
 		in.rev = parent.rev
 		if isRev && in.rev == nil {

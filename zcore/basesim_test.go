@@ -69,7 +69,7 @@ func newGuestKernel(s *sim, name string) *guestKernel {
 
 // fault returns the page at off of a base, which must have it, and reads some more behind it.
 func (g *guestKernel) fault(ctx context.Context, b *BaseFile, off int64, npages int) (string, error) {
-	page := func(i int) guestPage { return guestPage{b.rev, simKey{b.f.Oid(), off + int64(i)*simPage}} }
+	page := func(i int) guestPage { return guestPage{b.rev, simKey{b.f, off + int64(i)*simPage}} }
 	g.mu.Lock()
 	for g.pages[page(0)] != nil && g.pages[page(0)].locked {
 		g.cond.Wait()

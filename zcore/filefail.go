@@ -86,6 +86,7 @@ func (c *Core) failFile(h *history.File, at zodb.Tid, cause error) {
 	if f == nil {
 		return
 	}
+	c.step(StepFileLost)
 	c.log.Error("bigfile failed; others are served on", "file", h.Oid, "at", at, "cause", cause)
 	f.failWatches(e)
 }

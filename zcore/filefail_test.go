@@ -261,6 +261,53 @@ func TestWatchOfAFileThatFails(t *testing.T) {
 	}
 }
 
+// A client that watches again while its file fails is not sent back to head, where nothing is any more.
+func TestWatchAgainOfAFileThatFails(t *testing.T) {
+	w := newWorld(t, Options{}, map[Blk]string{0: "a0"})
+	w.want(0, "a0")
+	at := w.db.Head()
+	later := w.commit(map[Blk]string{0: "a1"})
+	w.commit(map[Blk]string{0: "a2"})
+	l := w.link()
+	w.wantPins(l.pins(w.f, at), map[Blk]zodb.Tid{0: at})
+	watched, goOn := w.stopAt(StepWatchView)
+	l.send("1 watch %s @%s", w.f, later)
+	w.must("watch", watched)
+	lost, end := w.stopAt(StepFileLost)
+	tid := w.tx(func(tx *zgen.Tx) { tx.DeleteFile(w.f) })
+	w.must("failure", lost)
+	goOn()
+	if line := l.recv(); !strings.HasPrefix(line, "1 error ") {
+		t.Errorf("got %q", line)
+	}
+	end()
+	w.announced(tid)
+	if line := l.recv(); !strings.HasPrefix(line, "0 error: ") {
+		t.Errorf("got %q", line)
+	}
+	if l.l.pushOK(&watchOnLink{}, 1) {
+		t.Error("ok is said of a watch that is gone")
+	}
+}
+
+// A READ that was answered but has not reached the client is waited for before its page is dropped.
+func TestReadUnderWayOfAFileThatFails(t *testing.T) {
+	w := newWorld(t, Options{}, map[Blk]string{0: "a0"})
+	w.core.pc = &recorder{make(chan int64, 100)}
+	f, _ := w.core.Lookup(t.Context(), w.f)
+	d, err := f.Read(t.Context(), w.core.Host(), testBlksize, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	tid := w.tx(func(tx *zgen.Tx) { tx.DeleteFile(w.f) })
+	done := background(func() error { return w.core.waitHead(context.Background(), tid) })
+	mustNot(t, "head moves before an answer is there", done)
+	d.Done()
+	if err := <-done; err != nil {
+		t.Fatal(err)
+	}
+}
+
 // What is being uploaded when a file fails is dropped with the rest.
 func TestUploadToAFileThatFails(t *testing.T) {
 	w := newWorld(t, Options{}, map[Blk]string{0: strings.Repeat("a", testBlksize)})

@@ -11,6 +11,7 @@ import (
 	"os"
 	"runtime"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -32,7 +33,7 @@ func TestIsolation(t *testing.T) {
 	if *seedFlag != 0 {
 		base, n = *seedFlag, 1
 	}
-	saved, puts := 0, 0
+	saved, puts, failures := 0, 0, int64(0)
 	for i := range n {
 		s := newSim(t, base+uint64(i))
 		if err := s.run(); err != nil {
@@ -41,10 +42,11 @@ func TestIsolation(t *testing.T) {
 		s.k.mu.Lock() // uploads may still be under way
 		saved, puts = saved+s.k.saved, puts+s.k.puts
 		s.k.mu.Unlock()
+		failures += s.failures.Load()
 	}
 	t.Logf("%d blocks kept under @rev, %d uploads", saved, puts)
-	if *seedFlag == 0 && (saved == 0 || puts == 0) {
-		t.Errorf("nothing was kept under @rev (%d) or uploaded (%d)", saved, puts)
+	if *seedFlag == 0 && (saved == 0 || puts == 0 || failures == 0) {
+		t.Errorf("nothing was kept under @rev (%d) or uploaded (%d), or no file failed that was in use (%d)", saved, puts, failures)
 	}
 }
 
@@ -67,6 +69,10 @@ type sim struct {
 	db   *zgen.DB
 	core *Core
 	k    *simKernel
+
+	epochs   bool         // files are deleted, made again, given other tables
+	gone     []zodb.Oid   // deleted
+	failures atomic.Int64 // clients whose file failed
 
 	rough   bool // there are gaps, and what happened is forgotten soon
 	failing bool // loads fail now and then
@@ -108,6 +114,7 @@ func newSim(t *testing.T, seed uint64) *sim {
 	if err != nil {
 		t.Fatal(err)
 	}
+	s.epochs = seed%3 == 1
 	s.core.pageSize, s.core.smallRead = simPage, simPage
 	s.stor.SetLoadHook(func(context.Context, zodb.Oid, zodb.Tid) error { s.step(StepReceived); return nil })
 	s.k = newSimKernel(s.core, s.db)
@@ -167,9 +174,14 @@ func (s *sim) run() error {
 	if s.rough {
 		mix.MaxBlk = 40 // so that there is always one that nobody has read yet
 	}
-	for range 40 {
+	for i := range 40 {
 		if _, err := s.db.Random(rng, mix); err != nil {
 			return err
+		}
+		if s.epochs && i%4 == 3 {
+			if err := s.epoch(rng); err != nil {
+				return err
+			}
 		}
 		s.step(StepReceived)
 		time.Sleep(time.Duration(rng.IntN(500)) * time.Microsecond)
@@ -192,13 +204,36 @@ func (s *sim) run() error {
 	return errors.Join(err, s.k.wrong)
 }
 
+// epoch has a file be another one from now on, or none.
+func (s *sim) epoch(rng *rand.Rand) error {
+	now := s.db.Files(s.db.Head())
+	f := now[rng.IntN(len(now))]
+	tx := s.db.Begin()
+	switch {
+	case rng.IntN(2) == 0:
+		tx.ResetFile(f, simPage*int64(1+rng.IntN(6)))
+	case len(now) > 1:
+		tx.DeleteFile(f)
+		s.gone = append(s.gone, f)
+	}
+	if len(s.gone) > 0 && rng.IntN(2) == 0 && s.gone[0] != f {
+		tx.RestoreFile(s.gone[0])
+		s.gone = s.gone[1:]
+	}
+	_, err := tx.Commit()
+	return err
+}
+
 // freshWatch sets up a watch when all is quiet, and compares its pins with the model.
 func (s *sim) freshWatch(ctx context.Context, rng *rand.Rand) error {
 	if err := s.core.waitHead(ctx, s.db.Head()); err != nil {
 		return fmt.Errorf("head @%s is not announced: %w", s.db.Head(), err)
 	}
 	for _, oid := range s.core.HeadFiles() {
-		f := s.core.file(oid)
+		f, err := s.k.lookup(ctx, oid)
+		if err != nil {
+			return err
+		}
 		tids := s.db.Tids()
 		at := tids[rng.IntN(len(tids))]
 		if at < max(s.oldest(), f.h.Epoch) {
@@ -207,7 +242,7 @@ func (s *sim) freshWatch(ctx context.Context, rng *rand.Rand) error {
 		c := &simClient{s: s, f: f, rng: rng, pins: map[Blk]zodb.Tid{}, got: make(chan string, 1)}
 		c.link, _ = s.core.OpenLink(s.core.Host(), nil)
 		go c.pinner(ctx)
-		err := c.watch(ctx, at)
+		err = c.watch(ctx, at)
 		if err != nil {
 			return err
 		}

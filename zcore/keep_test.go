@@ -107,7 +107,7 @@ func TestHeadDoesNotWaitForKeeping(t *testing.T) {
 	}
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	if p := k.pages[simKey{w.f, 0}]; p.cached {
+	if p := k.pages[simKey{w.core.file(w.f), 0}]; p.cached {
 		t.Error("the old content is still cached under head")
 	}
 }
@@ -117,7 +117,7 @@ func TestPartIsNotKept(t *testing.T) {
 	w, k := newCached(t, asItIs)
 	w.readPages(k, 4)
 	for i, missing := range []int64{0, 3} {
-		k.evict(simKey{w.f, missing * simPage})
+		k.evict(simKey{w.core.file(w.f), missing * simPage})
 		tid := w.tx(func(tx *zgen.Tx) { tx.Write(w.f, 0, pages([]string{"efgh", "ijkl"}[i]), zgen.Blk0) })
 		w.announced(tid)
 		w.core.WaitKept(t.Context(), w.core.Host(), w.f)

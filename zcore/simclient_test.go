@@ -32,9 +32,9 @@ type simClient struct {
 func (s *sim) client(ctx context.Context, rng *rand.Rand, stop chan struct{}) error {
 	at := s.core.Head()
 	files := s.db.Files(at)
-	f, err := s.core.Lookup(ctx, files[rng.IntN(len(files))])
-	if s.forgiven(err) {
-		return nil
+	f, err := s.k.lookup(ctx, files[rng.IntN(len(files))])
+	if s.forgiven(err) || s.epochs && (errors.Is(err, ErrNotExist) || errors.Is(err, ErrInvalid)) {
+		return nil // deleted since
 	}
 	if err != nil {
 		return err
@@ -50,13 +50,34 @@ func (s *sim) client(ctx context.Context, rng *rand.Rand, stop chan struct{}) er
 	}
 	pinner := make(chan error, 1)
 	go func() { pinner <- c.pinner(ctx) }()
-	err = c.use(ctx, at, stop)
+	if err = c.use(ctx, at, stop); c.f.Failure() != nil {
+		err = s.afterFailure(c, err)
+	}
 	if rng.IntN(2) == 0 {
 		c.link.Write(ctx, []byte("9 bye\n"))
 	}
 	c.link.end()
 	c.link.Close()
 	return errors.Join(err, <-pinner)
+}
+
+// afterFailure sees that what a client met when its file failed is that failure, and no wrong byte.
+func (s *sim) afterFailure(c *simClient, err error) error {
+	s.k.mu.Lock()
+	for key, p := range s.k.pages {
+		if key.ino == c.f && p.cached && s.core.Head() >= c.f.Failure().At {
+			s.k.mu.Unlock()
+			return fmt.Errorf("a page of f<%s>, which failed at %s, is left at head @%s", c.f.Oid(), c.f.Failure().At, s.core.Head())
+		}
+	}
+	s.k.mu.Unlock()
+	s.failures.Add(1)
+	var failed *FileFailed
+	if errors.As(err, &failed) || err != nil && strings.Contains(err.Error(), errRemoved.Error()) || err != nil && strings.Contains(err.Error(), "look it up again") ||
+		err != nil && strings.Contains(err.Error(), notKnown) {
+		return nil
+	}
+	return err
 }
 
 func (c *simClient) use(ctx context.Context, at zodb.Tid, stop chan struct{}) error {
@@ -134,6 +155,9 @@ func (c *simClient) pinner(ctx context.Context) error {
 			if err != nil {
 				return err
 			}
+			if stream == 0 && c.f.Failure() != nil && strings.Contains(msg, c.f.Oid().String()) {
+				continue // its watch has ended
+			}
 			if stream%2 == 1 {
 				c.got <- msg
 				continue
@@ -192,7 +216,7 @@ func (c *simClient) touch(ctx context.Context) error {
 	}
 	blk := Blk(off / c.f.h.Blksize)
 	if c.rng.IntN(4) == 0 {
-		c.s.k.evict(simKey{oid, off})
+		c.s.k.evict(simKey{c.f, off})
 	}
 	var data string
 	var rev zodb.Tid

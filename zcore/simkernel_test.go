@@ -22,6 +22,7 @@ type simKernel struct {
 	pages map[simKey]*simPg
 	revs  map[revKey]map[int64]string // stored under @rev
 	seen  map[zodb.Oid]map[Blk]bool   // blocks read through head
+	heads map[zodb.Oid]*HeadFile      // mu; the inode looked up last
 	wrong error                       // mu; the first wrong thing
 	saved int                         // mu; blocks kept under @rev
 	puts  int                         // mu; uploads
@@ -30,8 +31,9 @@ type simKernel struct {
 	repeated int // mu; READs sent again
 }
 
+// simKey names a page of an inode, which a look-up made.
 type simKey struct {
-	oid zodb.Oid
+	ino *HeadFile
 	off int64
 }
 
@@ -42,7 +44,7 @@ type simPg struct {
 }
 
 func newSimKernel(core *Core, db *zgen.DB) *simKernel {
-	k := &simKernel{core: core, db: db, pages: map[simKey]*simPg{}, revs: map[revKey]map[int64]string{}, seen: map[zodb.Oid]map[Blk]bool{}}
+	k := &simKernel{core: core, db: db, pages: map[simKey]*simPg{}, revs: map[revKey]map[int64]string{}, seen: map[zodb.Oid]map[Blk]bool{}, heads: map[zodb.Oid]*HeadFile{}}
 	k.cond = sync.NewCond(&k.mu)
 	return k
 }
@@ -70,9 +72,23 @@ func (k *simKernel) waitUnlocked(key simKey) *simPg {
 	}
 }
 
+// lookup is a LOOKUP of a name: what it finds becomes the inode that notifications are about.
+func (k *simKernel) lookup(ctx context.Context, oid zodb.Oid) (*HeadFile, error) {
+	f, err := k.core.Lookup(ctx, oid)
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if err == nil && f.Failure() == nil {
+		k.heads[oid] = f
+	}
+	return f, err
+}
+
+// key names a page of the inode that a file is now. mu must be held.
+func (k *simKernel) key(oid zodb.Oid, off int64) simKey { return simKey{k.heads[oid], off} }
+
 // fault reads npages pages at off of a head file, as a fault with read-around does.
 func (k *simKernel) fault(ctx context.Context, f *HeadFile, off int64, npages int) (string, error) {
-	key := simKey{f.Oid(), off}
+	key := simKey{f, off}
 	k.mu.Lock()
 	p := k.waitUnlocked(key)
 	if p.cached {
@@ -81,10 +97,10 @@ func (k *simKernel) fault(ctx context.Context, f *HeadFile, off int64, npages in
 	}
 	var mine []*simPg
 	for i := range npages {
-		q := k.pages[simKey{f.Oid(), off + int64(i)*simPage}]
+		q := k.pages[simKey{f, off + int64(i)*simPage}]
 		if q == nil {
 			q = &simPg{}
-			k.pages[simKey{f.Oid(), off + int64(i)*simPage}] = q
+			k.pages[simKey{f, off + int64(i)*simPage}] = q
 		}
 		if q.locked || q.cached {
 			break
@@ -92,8 +108,8 @@ func (k *simKernel) fault(ctx context.Context, f *HeadFile, off int64, npages in
 		q.locked = true
 		mine = append(mine, q)
 	}
-	if k.seen[f.Oid()] == nil {
-		k.seen[f.Oid()] = map[Blk]bool{}
+	if k.heads[f.Oid()] == nil {
+		k.heads[f.Oid()] = f
 	}
 	k.mu.Unlock()
 	d, err := f.Read(ctx, k.core.Host(), len(mine)*simPage, off)
@@ -103,6 +119,9 @@ func (k *simKernel) fault(ctx context.Context, f *HeadFile, off int64, npages in
 		q.locked = false
 		if err == nil && len(text) >= (i+1)*simPage {
 			q.cached, q.data = true, text[i*simPage:(i+1)*simPage]
+			if k.seen[f.Oid()] == nil {
+				k.seen[f.Oid()] = map[Blk]bool{}
+			}
 			k.seen[f.Oid()][Blk((off+int64(i)*simPage)/f.h.Blksize)] = true
 		}
 	}
@@ -140,7 +159,7 @@ func (k *simKernel) Retrieve(oid zodb.Oid, off int64, p []byte) (int, error) {
 	defer k.mu.Unlock()
 	n := 0
 	for n < len(p) {
-		q := k.pages[simKey{oid, off + int64(n)}]
+		q := k.pages[k.key(oid, off+int64(n))]
 		if q == nil || q.locked || !q.cached {
 			break
 		}
@@ -153,7 +172,7 @@ func (k *simKernel) Invalidate(oid zodb.Oid, off, size int64) error {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	for o := off; o < off+size; o += simPage {
-		k.waitUnlocked(simKey{oid, o}).cached = false
+		k.waitUnlocked(k.key(oid, o)).cached = false
 	}
 	return nil
 }
@@ -162,7 +181,7 @@ func (k *simKernel) Drop(oid zodb.Oid) error {
 	k.mu.Lock()
 	var all []simKey
 	for key := range k.pages {
-		if key.oid == oid {
+		if key.ino == k.heads[oid] {
 			all = append(all, key)
 		}
 	}
@@ -184,7 +203,7 @@ func (k *simKernel) Upload(oid zodb.Oid, off int64, data []byte) error {
 	defer k.mu.Unlock()
 	k.puts++
 	for o := 0; o < len(data); o += simPage {
-		p := k.waitUnlocked(simKey{oid, off + int64(o)})
+		p := k.waitUnlocked(k.key(oid, off+int64(o)))
 		p.cached, p.data = true, string(data[o:o+simPage])
 	}
 	return nil

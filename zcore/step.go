@@ -8,6 +8,7 @@ type Step string
 const (
 	StepReceived   Step = "commit: received"
 	StepPublished  Step = "commit: published"
+	StepFileLost   Step = "commit: a file is lost, its watches are not ended yet"
 	StepDelta      Step = "commit: delta computed"
 	StepView       Step = "commit: view moved"
 	StepInvalidate Step = "commit: about to invalidate a block"
