@@ -191,12 +191,20 @@ func (f *HeadFile) Read(ctx context.Context, dom *Domain, size int, off int64) (
 			}
 		}
 		err := firstError(errs)
-		dom.erred.note(0, f.Oid(), parts, err)
+		f.noteErred(dom, parts, err)
 		return Data{}, err
 	}
 	d := f.answer(dom, size, parts, got)
-	d.Failed = func() { dom.erred.note(0, f.Oid(), parts, ErrIO) }
+	d.Failed = func() { f.noteErred(dom, parts, ErrIO) }
 	return d, nil
+}
+
+// noteErred notes that a READ ends in an error. In a file that has failed the next one does too, and another file
+// may have its name by then.
+func (f *HeadFile) noteErred(dom *Domain, parts []part, err error) {
+	if f.failed() == nil {
+		dom.erred.note(0, f.Oid(), parts, err)
+	}
 }
 
 // answer makes the reply; what follows it is done once it is written.

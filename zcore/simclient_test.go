@@ -148,15 +148,15 @@ func (c *simClient) pinner(ctx context.Context) error {
 				break
 			}
 			buf = rest
+			if c.f.Failure() != nil && strings.HasPrefix(line, fmt.Sprintf("0 error: watch f<%s>", c.f.Oid())) {
+				continue // its watch has ended
+			}
 			if fatal(line) {
 				return errors.New(line)
 			}
 			stream, msg, err := watch.Frame(line)
 			if err != nil {
 				return err
-			}
-			if stream == 0 && c.f.Failure() != nil && strings.Contains(msg, c.f.Oid().String()) {
-				continue // its watch has ended
 			}
 			if stream%2 == 1 {
 				c.got <- msg
