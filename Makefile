@@ -10,7 +10,7 @@ TESTTIMEOUT ?= 15m
 # Scripts and tests run plain `go`: that is the one that GO names.
 export PATH := $(shell $(GO) env GOROOT)/bin:$(PATH)
 
-.PHONY: all demo test test-quick lint bench kernels soak mutants test-guests fuzz-smoke setup dist clean
+.PHONY: all demo test test-quick lint bench kernels soak mutants test-guests fuzz-smoke setup docs dist clean
 
 all: wcfs
 
@@ -72,6 +72,10 @@ fuzz-smoke:
 	        echo "$$pkg $$f"; $(GO) test -run '^$$' -fuzz "^$$f$$" -fuzztime $(FUZZTIME) $$pkg; \
 	    done; \
 	done
+
+# Pictures of the documents, from their sources; needs Debian's graphviz.
+docs:
+	dot -Tsvg docs/house.dot -o docs/house.svg
 
 # A release: static binaries, the source, and their checksums. Built twice from one commit they are the same bytes.
 DIST ?= dist
