@@ -72,7 +72,7 @@ func serve(t *testing.T, zurl string, more ...string) server {
 	if len(more) > 0 {
 		s.unix = more[len(more)-1]
 	}
-	args := append([]string{"serve", "--mount", s.mnt, "--9p", "tcp:127.0.0.1:0"}, append(more, zurl)...)
+	args := append([]string{"serve", "--allow-other", "--watch-mode", "0666", "--mount", s.mnt, "--9p", "tcp:127.0.0.1:0"}, append(more, zurl)...)
 	p := served.Serve(t, s.mnt, exec.Command(filepath.Join(built, "wcfs"), args...))
 	s.addr = p.Address("tcp")
 	t.Cleanup(p.End)
