@@ -28,6 +28,7 @@ type conn struct {
 	s      *session // nil before the first Tversion
 	timed  bool     // a read deadline is set
 	told   []string // kinds of lines that are in the log for it
+	hdr    [headerLen]byte
 	buf    [maxBody]byte
 	turn   turn
 
@@ -111,11 +112,10 @@ func (c *conn) next() error {
 	if err := c.expect(headerLen); err != nil {
 		return err
 	}
-	var hdr [headerLen]byte
-	if _, err := io.ReadFull(c.br, hdr[:]); err != nil {
+	if _, err := io.ReadFull(c.br, c.hdr[:]); err != nil {
 		return c.late(err)
 	}
-	r := &request{msg: message{header: parseHeader(&hdr)}}
+	r := &request{msg: message{header: parseHeader(&c.hdr)}}
 	m := &r.msg
 	limit := uint32(maxBody)
 	if c.s != nil {

@@ -34,10 +34,12 @@ type fakeNode struct {
 	perm    uint32
 	names   map[string]*fakeNode
 	data    []byte
-	err     error         // answer of Lookup for it
-	hold    chan struct{} // reads wait until it is closed
-	short   bool          // reads return half of what they should, once
-	nothing bool          // reads return nothing
+	err     error                         // answer of Lookup for it
+	hold    chan struct{}                 // reads wait until it is closed
+	away    atomic.Pointer[chan struct{}] // everything but Lookup and Read waits until it is closed
+	panics  atomic.Bool                   // everything but Lookup and Read panics
+	short   bool                          // reads return half of what they should, once
+	nothing bool                          // reads return nothing
 	who     atomic.Pointer[tree.Caller]
 
 	msgs chan string // of a stream
@@ -126,7 +128,10 @@ func (n *fakeNode) Kind() tree.Kind { return n.kind }
 func (n *fakeNode) ID() uint64      { return n.ino }
 func (n *fakeNode) Release()        { n.t.refs.Add(-1) }
 
-func (n *fakeNode) Attr(context.Context) (tree.Attr, error) {
+func (n *fakeNode) Attr(ctx context.Context) (tree.Attr, error) {
+	if err := n.spoil(ctx); err != nil {
+		return tree.Attr{}, err
+	}
 	return tree.Attr{
 		Ino: n.ino, Dir: n.kind == tree.Dir, Perm: n.perm, Size: int64(len(n.data)), Blksize: 2 << 20, Nlink: 1,
 		Mtime: time.Unix(1600000000, 123456000),
@@ -164,7 +169,21 @@ func (n *fakeNode) wait(ctx context.Context, c <-chan struct{}) error {
 	}
 }
 
-func (n *fakeNode) ReadDir(context.Context) ([]tree.Entry, error) {
+// spoil does what away and panics say.
+func (n *fakeNode) spoil(ctx context.Context) error {
+	if n.panics.Load() {
+		panic("as the test wants it")
+	}
+	if away := n.away.Load(); away != nil {
+		return n.wait(ctx, *away)
+	}
+	return nil
+}
+
+func (n *fakeNode) ReadDir(ctx context.Context) ([]tree.Entry, error) {
+	if err := n.spoil(ctx); err != nil {
+		return nil, err
+	}
 	var list []tree.Entry
 	for _, name := range slices.Collect(maps.Keys(n.names)) {
 		c := n.names[name]
@@ -173,7 +192,10 @@ func (n *fakeNode) ReadDir(context.Context) ([]tree.Entry, error) {
 	return list, nil
 }
 
-func (n *fakeNode) Open(_ context.Context, who tree.Caller, write bool) (tree.Handle, error) {
+func (n *fakeNode) Open(ctx context.Context, who tree.Caller, write bool) (tree.Handle, error) {
+	if err := n.spoil(ctx); err != nil {
+		return nil, err
+	}
 	if write && n.kind != tree.Stream {
 		return nil, tree.ErrReadOnly
 	}
@@ -234,7 +256,10 @@ func (h *fakeHandle) readStream(ctx context.Context, size int) (tree.Data, error
 	return tree.Data{Pieces: []zcore.Piece{{Mem: p}}}, nil
 }
 
-func (h *fakeHandle) Write(_ context.Context, p []byte, _ int64) (int, error) {
+func (h *fakeHandle) Write(ctx context.Context, p []byte, _ int64) (int, error) {
+	if err := h.n.spoil(ctx); err != nil {
+		return 0, err
+	}
 	h.n.mu.Lock()
 	defer h.n.mu.Unlock()
 	return h.n.wrote.Write(p)
