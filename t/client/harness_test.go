@@ -59,7 +59,7 @@ func build() (err error) {
 	if err != nil {
 		return err
 	}
-	if err := served.Build(built.dir, served.Race, "wcfs"); err != nil {
+	if err := served.Build(built.dir, served.Race, ""); err != nil {
 		return err
 	}
 	c := filepath.Join(py.Root(), "zcore/client/c")

@@ -29,7 +29,7 @@ func build(m *testing.M) {
 		os.Exit(1)
 	}
 	built = dir
-	if err := served.Build(dir, false, "wcfs", "wcfs/t/guest/guestbin"); err != nil {
+	if err := served.Build(dir, false, "", "t/guest/guestbin"); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}

@@ -37,7 +37,7 @@ func build() (err error) {
 		return err
 	}
 	client := filepath.Join(py.Root(), "zcore/client/c")
-	if err := served.Build(built, false, "wcfs"); err != nil {
+	if err := served.Build(built, false, ""); err != nil {
 		return err
 	}
 	for _, cmd := range []*exec.Cmd{

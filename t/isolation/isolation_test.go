@@ -35,7 +35,7 @@ func build(t *testing.T) (dir string) {
 	t.Helper()
 	dir = t.TempDir()
 	client := filepath.Join(py.Root(), "zcore/client/c")
-	if err := errors.Join(served.Build(dir, served.Race, "wcfs"), served.Build(dir, false, "wcfs/t/isolation/gochecker")); err != nil {
+	if err := errors.Join(served.Build(dir, served.Race, ""), served.Build(dir, false, "t/isolation/gochecker")); err != nil {
 		t.Fatal(err)
 	}
 	cflags := []string{"-std=c11", "-O2", "-Wall", "-Wextra", "-Werror", "-pthread", "-I", client}

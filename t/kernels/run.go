@@ -17,6 +17,7 @@ import (
 	"wcfs/fusesrv/kernel"
 	"wcfs/qemu"
 	"wcfs/t/kernels/probe"
+	"wcfs/t/py"
 )
 
 const probeTime = 40 * time.Second // in an emulated guest on a busy machine
@@ -115,7 +116,8 @@ func buildStatic(ctx context.Context) (string, error) {
 		return "", err
 	}
 	exe := filepath.Join(dir, "kernels")
-	cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-ldflags=-s -w", "-o", exe, "wcfs/t/kernels")
+	cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-ldflags=-s -w", "-o", exe, ".")
+	cmd.Dir = filepath.Join(py.Root(), "t/kernels")
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := cmd.CombinedOutput(); err != nil {
 		os.RemoveAll(dir)

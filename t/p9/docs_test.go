@@ -14,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"wcfs/t/served"
 	"wcfs/zcore/zdata/zgen"
 	"wcfs/zcore/zodb/fswriter"
 )
@@ -52,8 +53,8 @@ func workplace(t *testing.T) (dir string, env []string) {
 		t.Fatal(err)
 	}
 	bin := t.TempDir()
-	if out, err := exec.Command("go", "build", "-o", filepath.Join(bin, "wcfs"), "wcfs").CombinedOutput(); err != nil {
-		t.Fatalf("go build: %v\n%s", err, out)
+	if err := served.Build(bin, false, ""); err != nil {
+		t.Fatal(err)
 	}
 	return dir, append(os.Environ(), "PATH="+bin+":"+os.Getenv("PATH"))
 }

@@ -27,7 +27,7 @@ func run(m *testing.M) int {
 	dir, err := os.MkdirTemp("", "wcfs-rel-")
 	if err == nil {
 		defer os.RemoveAll(dir)
-		env.wcfs, err = filepath.Join(dir, "wcfs"), served.Build(dir, false, "wcfs")
+		env.wcfs, err = filepath.Join(dir, "wcfs"), served.Build(dir, false, "")
 	}
 	if err == nil {
 		var derr error

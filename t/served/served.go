@@ -8,30 +8,39 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"path"
 	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
 
+	"wcfs/t/py"
 	"wcfs/t/said"
 )
 
 // Patience is how long anything may take that should take a moment, on a busy machine.
 const Patience = 60 * time.Second
 
-// Build builds programs of this module into dir, each under the last element of its package path: with the
-// race detector, or static, as guests need them.
+// Build builds programs of this module into dir: the command as "wcfs" for the package "", others under the last
+// element of their path below the module. With the race detector, or static, as guests need them.
 func Build(dir string, race bool, packages ...string) error {
-	cmd := exec.Command("go", "build", "-o", dir+"/")
-	if race {
-		cmd.Args = append(cmd.Args, "-race")
-	} else {
-		cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
-	}
-	cmd.Args = append(cmd.Args, packages...)
-	if out, err := cmd.CombinedOutput(); err != nil {
-		return fmt.Errorf("go build: %w\n%s", err, out)
+	for _, p := range packages {
+		exe := filepath.Join(dir, path.Base(p))
+		if p == "" {
+			exe = filepath.Join(dir, "wcfs")
+		}
+		cmd := exec.Command("go", "build", "-o", exe)
+		if race {
+			cmd.Args = append(cmd.Args, "-race")
+		} else {
+			cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+		}
+		cmd.Args = append(cmd.Args, "./"+p)
+		cmd.Dir = py.Root()
+		if out, err := cmd.CombinedOutput(); err != nil {
+			return fmt.Errorf("go build: %w\n%s", err, out)
+		}
 	}
 	return nil
 }
@@ -47,7 +56,7 @@ func Main(m *testing.M, set func(wcfs string)) int {
 	defer os.RemoveAll(dir)
 	// Else each of hundreds of processes with the race detector sleeps a second at its end.
 	os.Setenv("GORACE", "atexit_sleep_ms=0")
-	if err := Build(dir, Race, "wcfs"); err != nil {
+	if err := Build(dir, Race, ""); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}

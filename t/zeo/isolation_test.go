@@ -18,7 +18,7 @@ import (
 func TestIsolation(t *testing.T) {
 	soak := os.Getenv("WCFS_SOAK") != ""
 	dir := t.TempDir()
-	if err := served.Build(dir, false, "wcfs"); err != nil {
+	if err := served.Build(dir, false, ""); err != nil {
 		t.Fatal(err)
 	}
 	wcfs := filepath.Join(dir, "wcfs")

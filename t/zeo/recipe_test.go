@@ -33,7 +33,7 @@ func TestRecipes(t *testing.T) {
 	}
 	dir := t.TempDir()
 	data, changes, mnt := filepath.Join(dir, "Data.fs"), filepath.Join(dir, "changes.fs"), filepath.Join(dir, "mnt")
-	if err := served.Build(dir, false, "wcfs"); err != nil {
+	if err := served.Build(dir, false, ""); err != nil {
 		t.Fatal(err)
 	}
 	oid, err := rel.BigFileOutput(t.Context(), "make", "file:"+data, "3")

@@ -26,7 +26,7 @@ func TestTree(t *testing.T) {
 		t.Fatal(err)
 	}
 	w.Close()
-	if err := served.Build(dir, false, "wcfs"); err != nil {
+	if err := served.Build(dir, false, ""); err != nil {
 		t.Fatal(err)
 	}
 	z5 := zeotest.Start(t, zeotest.Config{Version: 5, Data: data})

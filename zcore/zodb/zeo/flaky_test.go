@@ -154,7 +154,7 @@ func ours() string {
 	buf = buf[:runtime.Stack(buf, true)]
 	var list []string
 	for g := range strings.SplitSeq(string(buf), "\n\n") {
-		if strings.Contains(g, "wcfs/zcore/zodb/zeo.(*") && !strings.Contains(g, "zeo.(*fake") {
+		if strings.Contains(g, "/zcore/zodb/zeo.(*") && !strings.Contains(g, "zeo.(*fake") {
 			list = append(list, g)
 		}
 	}
