@@ -109,6 +109,9 @@ func (f *dataFile) markOlder(m *mark) error {
 	}
 	for n, pos := 1, m.pos; n <= olderAt && pos > fsformat.MagicLen; n++ {
 		t, err := f.before(pos)
+		if err != nil && zodb.KindOf(err) == zodb.KindAnswer {
+			break // what is farther back cannot be found; whoever needs it is told
+		}
 		if err != nil {
 			return err
 		}
@@ -161,7 +164,10 @@ func (f *dataFile) look(m *mark, st fs.FileInfo) error {
 		var buf [markMax]byte
 		got := buf[:len(there)]
 		if _, err := f.f.ReadAt(got, pos); err != nil && !errors.Is(err, io.EOF) { // EOF: cut since its size was asked for
-			return false, readError(pos, err)
+			if err = readError(pos, err); zodb.KindOf(err) == zodb.KindAnswer {
+				return true, nil // a sector that cannot be read tells nothing, and what is elsewhere can be read
+			}
+			return false, err
 		}
 		return bytes.Equal(got, there), nil
 	}
