@@ -1,6 +1,7 @@
 package history
 
 import (
+	"errors"
 	"fmt"
 	"strings"
 
@@ -41,10 +42,11 @@ func (e *FileError) Unwrap() error { return e.Err }
 // changedHow tells how a ZBigFile, loaded as bf or err, differs from f in what must not change; "" if it does
 // not. An error that says nothing about the object is returned.
 func changedHow(f *File, bf zdata.BigFile, err error) (string, error) {
+	var bad *zodb.DataError
 	switch {
 	case zodb.IsAbsent(err):
 		return "it was deleted", nil
-	case isAnswer(err):
+	case errors.Is(err, zdata.ErrNotBigFile), errors.As(err, &bad):
 		return err.Error(), nil
 	case err != nil:
 		return "", err

@@ -15,9 +15,9 @@ func (t *Tail) Epoch(ctx context.Context, bf zdata.BigFile) (zodb.Tid, error) {
 		old, err := t.BigFile(ctx, bf.Oid, serial-1)
 		how, err := changedHow(&File{BigFile: bf}, old, err)
 		switch {
-		case err != nil:
+		case err != nil && !isAnswer(err):
 			return 0, err
-		case how != "": // it was another file, or none
+		case err != nil || how != "": // it was another file, or none, or cannot be read any more
 			return serial, nil
 		}
 		serial = old.Serial
