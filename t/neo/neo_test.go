@@ -2,9 +2,11 @@ package neo_test
 
 import (
 	"bytes"
+	"strings"
 	"testing"
 
 	"wcfs/t/neo"
+	"wcfs/t/rel"
 	"wcfs/t/zeo"
 	"wcfs/zcore/zodb"
 )
@@ -105,6 +107,36 @@ func TestTweak(t *testing.T) {
 	for oid, data := range objs {
 		if l := w.Load(oid, tid+1); l == nil || !bytes.Equal(l.Data, data) {
 			t.Errorf("object %s: %v", oid, l)
+		}
+	}
+}
+
+// TestBigFile: Python's ZODB and ZBigFile write to NEO, over each protocol.
+func TestBigFile(t *testing.T) {
+	for _, protocol := range []int{6, 5} {
+		c := neo.Start(t, neo.Config{Protocol: protocol, Storages: 2, Partitions: 3})
+		oid, err := rel.BigFileOutput(t.Context(), "make", c.Bigfile(), "1")
+		if err != nil {
+			t.Fatal(err)
+		}
+		f, err := zodb.ParseOid(strings.TrimSpace(oid))
+		if err != nil {
+			t.Fatal(err)
+		}
+		out, err := rel.BigFileOutput(t.Context(), "set", c.Bigfile(), "0", "text")
+		if err != nil {
+			t.Fatal(err)
+		}
+		tid, err := zodb.ParseTid(strings.TrimSpace(out))
+		if err != nil {
+			t.Fatal(err)
+		}
+		w := c.Writer()
+		if l := w.Load(f, tid+1); l == nil || !bytes.Contains(l.Data, []byte("ZBigFile")) {
+			t.Errorf("the file is %v", l)
+		}
+		if head := w.Head(); head != tid {
+			t.Errorf("the head is %s, want %s", head, tid)
 		}
 	}
 }

@@ -1,4 +1,4 @@
-"""Writes and reads one ZBigFile in a FileStorage, a ZEO server or a RelStorage database.
+"""Writes and reads one ZBigFile in a FileStorage, a ZEO server, a NEO cluster or a RelStorage database.
 
 usage: bigfile.py make STORAGE BLOCKS     makes root['f'] of blocks of 2 MiB, prints its oid
        bigfile.py set STORAGE BLK TEXT    commits a block of that text, prints the tid
@@ -11,7 +11,8 @@ usage: bigfile.py make STORAGE BLOCKS     makes root['f'] of blocks of 2 MiB, pr
                                           counter of 0 being a hole. A line read has it close the database, print
                                           "paused" and wait for another line
 
-STORAGE is file:PATH, zeo:HOST:PORT or postgresql:DSN (as libpq wants it).
+STORAGE is file:PATH, zeo:HOST:PORT, postgresql:DSN (as libpq wants it), or
+neo:PROTOCOL:CLUSTER:HOST:PORT,...[:CA:CERT:KEY].
 """
 import hashlib
 import os
@@ -37,6 +38,10 @@ def opened(storage):
         from ZEO.ClientStorage import ClientStorage
         host, _, port = where.rpartition(':')
         return DB(ClientStorage((host, int(port)), wait=True, wait_timeout=60))
+    if kind == 'neo':
+        sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), '../neo/pyneo'))
+        from storage import opened as neo
+        return DB(neo(where))
     from relstorage.adapters.postgresql import PostgreSQLAdapter
     from relstorage.options import Options
     from relstorage.storage import RelStorage
