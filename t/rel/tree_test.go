@@ -40,7 +40,7 @@ func TestTree(t *testing.T) {
 				t.Fatal(err)
 			}
 			mnt := t.TempDir()
-			m := served.Serve(t, mnt, exec.Command(env.wcfs, "serve", "--debug", "--mount", mnt, db.url))
+			m := served.Serve(t, mnt, exec.Command(env.wcfs, "serve", "--debug", "--allow-other", "--mount", mnt, db.url))
 			defer m.End()
 			treetest.Run(t, &treetest.Env{
 				FS:       treetest.Path{Dir: mnt},

@@ -37,7 +37,7 @@ func TestTree(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			mnt := t.TempDir()
-			m := served.Serve(t, mnt, exec.Command(filepath.Join(dir, "wcfs"), "serve", "--debug", "--mount", mnt, url))
+			m := served.Serve(t, mnt, exec.Command(filepath.Join(dir, "wcfs"), "serve", "--debug", "--allow-other", "--mount", mnt, url))
 			defer m.End()
 			treetest.Run(t, &treetest.Env{
 				FS:       treetest.Path{Dir: mnt},
