@@ -16,6 +16,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -38,7 +39,7 @@ type Config struct {
 }
 
 func (c Config) String() string {
-	s := fmt.Sprintf("protocol%d-%dM-%dS-%dP-%dR", c.Protocol, c.Masters, c.Storages, c.Partitions, c.Replicas)
+	s := fmt.Sprintf("protocol%d-%dM-%dS-%dP-%dR", c.Protocol, max(1, c.Masters), max(1, c.Storages), max(1, c.Partitions), c.Replicas)
 	if c.Certs != nil {
 		s += "-TLS"
 	}
@@ -145,21 +146,29 @@ func (c *Cluster) masters(sep string) string {
 }
 
 // URL returns the database URL; more are further parameters.
-func (c *Cluster) URL(more ...string) string { return c.URLFor(c.masters(","), more...) }
-
-// URLFor is URL with other addresses of masters, such as those of proxies.
-func (c *Cluster) URLFor(masters string, more ...string) string {
+func (c *Cluster) URL(more ...string) string {
 	scheme := "neo"
 	if crt := c.cfg.Certs; crt != nil {
 		scheme = "neos"
 		more = append([]string{"ca=" + url.QueryEscape(crt.CA), "cert=" + url.QueryEscape(crt.ClientCert),
 			"key=" + url.QueryEscape(crt.ClientKey)}, more...)
 	}
-	s := fmt.Sprintf("%s://%s@%s", scheme, url.PathEscape(c.Name), masters)
+	s := fmt.Sprintf("%s://%s@%s", scheme, url.PathEscape(c.Name), c.masters(","))
 	if len(more) > 0 {
 		s += "?" + strings.Join(more, "&")
 	}
 	return s
+}
+
+// Normal returns the URL as wcfs shows it: masters in order, and nothing that says how to get there.
+func (c *Cluster) Normal() string {
+	masters := strings.Split(c.masters(","), ",")
+	slices.Sort(masters)
+	scheme := "neo"
+	if c.cfg.Certs != nil {
+		scheme = "neos"
+	}
+	return fmt.Sprintf("%s://%s@%s", scheme, url.PathEscape(c.Name), strings.Join(masters, ","))
 }
 
 // Bigfile names the cluster as t/rel's bigfile.py has it.
@@ -277,9 +286,6 @@ func (c *Cluster) Primary() *Node {
 	c.t.Fatalf("no master of the cluster is at %v", addr)
 	return nil
 }
-
-// Proxy puts a proxy in front of a node, for masters only: storages are where the master says.
-func (c *Cluster) Proxy(n *Node) *zeo.Proxy { return zeo.NewProxy(c.t, "tcp", n.Addr) }
 
 func (c *Cluster) tls(server bool) []string {
 	crt := c.cfg.Certs

@@ -24,7 +24,7 @@ class NEOStorage:
     """It votes and finishes when ZODB finishes: what can fail in between is not tested with it."""
 
     def __init__(self, client):
-        self.client, self.oids, self.lock = client, [], threading.RLock()
+        self.client, self.oids, self.last_oid, self.lock = client, [], ZERO, threading.RLock()
 
     def registerDB(self, db):
         self.db = db
@@ -55,9 +55,11 @@ class NEOStorage:
 
     def new_oid(self):
         with self.lock:
-            if not self.oids:
-                self.oids = self.client.new_oids(100)
-            return self.oids.pop(0)
+            while not self.oids:
+                # A master that has taken over gives out again what the one before did and nobody has stored.
+                self.oids = sorted(oid for oid in self.client.new_oids(100) if oid > self.last_oid)
+            self.last_oid = self.oids.pop(0)
+            return self.last_oid
 
     def loadBefore(self, oid, tid):
         with self.lock:
