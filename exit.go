@@ -7,9 +7,10 @@ import (
 
 // Exit codes. Scripts may rely on them; `wcfs run` has those of the program it runs.
 const (
-	exitOK      = 0
-	exitFailure = 1 // something failed; stderr has one line saying what
-	exitUsage   = 2 // wrong use: nothing was tried
+	exitOK       = 0
+	exitFailure  = 1 // something failed; stderr has one line saying what
+	exitUsage    = 2 // wrong use: nothing was tried
+	exitDegraded = 3 // `wcfs status`: not all is served, or not in time
 )
 
 // usageError is wrong use of the command.

@@ -25,6 +25,8 @@ type serveCmd struct {
 
 	OnFileChange string `name:"on-file-change" enum:"file,mount" default:"file" help:"What fails when a bigfile being served is deleted, or its block size, table or state is replaced: this file, or the mount for all."`
 
+	OnFailure string `name:"on-failure" enum:"stay,exit" default:"stay" help:"What follows when nothing can be served any more: stay, so that every access is an error, or exit with code 1, the mount taken away."`
+
 	AnyKernel bool `help:"Serve also on a kernel that is older than what wcfs needs, by its release."`
 
 	DebugAddr string `name:"debug-addr" placeholder:"HOST:PORT" help:"Serve profiles of this process (pprof) at this loopback address."`
@@ -42,6 +44,9 @@ const (
 	changeEndsFile = "file"
 	changeEndsAll  = "mount"
 )
+
+// onFailureExit is the value of --on-failure that ends the process.
+const onFailureExit = "exit"
 
 // Run serves until a signal, an unmount from outside, or autoexit.
 func (c *serveCmd) Run(p *program) error {
@@ -69,7 +74,11 @@ func (c *serveCmd) Run(p *program) error {
 	if err != nil {
 		return p.interrupted(err)
 	}
-	return errors.Join(s.wait(p.ctx), s.close())
+	err = errors.Join(s.wait(p.ctx), s.close())
+	if failure := s.core.Err(); failure != nil { // it may have been told to end since
+		err = errors.Join(fmt.Errorf("the service had failed: %w", failure), err)
+	}
+	return err
 }
 
 // server is one core with its fronts.
@@ -87,11 +96,12 @@ type server struct {
 	stopRun   context.CancelFunc
 	runDone   chan error // gets what core.Run returned
 	autoexit  bool
+	onFailure string // as the option
 }
 
 // start opens the database and serves it; when it returns, the server is ready.
 func (c *serveCmd) start(p *program) (_ *server, err error) {
-	s := &server{p: p, autoexit: c.Autoexit, runDone: make(chan error, 1), stopRun: func() {}}
+	s := &server{p: p, autoexit: c.Autoexit, onFailure: c.OnFailure, runDone: make(chan error, 1), stopRun: func() {}}
 	defer func() {
 		if err != nil {
 			s.close()
@@ -114,7 +124,7 @@ func (c *serveCmd) start(p *program) (_ *server, err error) {
 	if err != nil {
 		return nil, err
 	}
-	s.tree = tree.New(s.core, tree.Options{Debug: c.Debug, MoreStats: s.moreStats, Version: version()})
+	s.tree = tree.New(s.core, tree.Options{AllFails: c.dropIn, Debug: c.Debug, MoreStats: s.moreStats, Version: version()})
 	if len(c.P9.Addr) > 0 {
 		if err = c.listen(s); err != nil {
 			return nil, err
@@ -158,12 +168,21 @@ func (s *server) follow() {
 
 // wait returns nil when the server is to end: a signal, an unmount, autoexit.
 func (s *server) wait(ctx context.Context) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	if s.onFailure == onFailureExit {
+		go func() {
+			select {
+			case <-s.core.Failed():
+				cancel()
+			case <-ctx.Done():
+			}
+		}()
+	}
 	if s.mount == nil {
 		<-ctx.Done()
 		return nil
 	}
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
 	if s.autoexit {
 		go func() {
 			if s.mount.Idle(ctx, fusesrv.AutoexitAfter) == nil {

@@ -14,6 +14,7 @@ import (
 
 	"wcfs/fusesrv"
 	"wcfs/p9srv"
+	"wcfs/zcore"
 )
 
 // statusCmd is `wcfs status MNT|ADDR`.
@@ -28,43 +29,61 @@ type statusCmd struct {
 // status is what is told; scripts may rely on the names.
 type status struct {
 	Target string `json:"target"`
-	State  string `json:"state"` // "ok", "hangs", "dead": its server is gone or in EIO mode, "failed": any other error
-	Error  string `json:"error,omitempty"`
+	State  string `json:"state"`           // "ok", "degraded": not all is served, or not in time; "failed"
+	Since  string `json:"since,omitempty"` // since when, as far as that is known
+	Why    string `json:"why,omitempty"`   // one sentence
+	Error  string `json:"error,omitempty"` // what stood in the way of asking
 	fusesrv.Report
 }
 
-// Run tells what is known; the exit code is 0 when the server answers.
+// Run tells what is known; the exit code is 0 when all is well, 3 when not all is, else 1.
 func (c *statusCmd) Run(p *program) error {
 	if err := mustBe(c.Target, "a mount directory or a 9P address", aMount, aNine); err != nil {
 		return err
 	}
 	ctx, cancel := context.WithTimeout(p.ctx, c.Timeout)
 	defer cancel()
-	st := status{Target: c.Target, State: "ok"}
+	st := status{Target: c.Target}
 	var err error
 	if kindOf(c.Target) == aNine {
 		st.Report, err = c.overNine(ctx)
 	} else {
 		st.Report, err = fusesrv.Status(ctx, c.Target)
 	}
-	switch {
-	case err == nil:
-	case errors.Is(err, fusesrv.ErrHangs), errors.Is(err, context.DeadlineExceeded), ctx.Err() != nil:
-		st.State, st.Error = "hangs", fmt.Sprintf("no answer within %v; `wcfs stop %s` ends it", c.Timeout, c.Target)
-	case errors.Is(err, syscall.ENOTCONN):
-		st.State, st.Error = "dead", deadMount(c.Target).Error()
-	default:
-		st.State, st.Error = "failed", err.Error()
-	}
+	st.judge(ctx, err, c.Timeout)
 	if c.JSON {
 		err = json.NewEncoder(p.stdout).Encode(st)
 	} else {
 		err = st.print(p.stdout)
 	}
-	if err == nil && st.State != "ok" {
-		err = exitStatus(exitFailure)
+	switch {
+	case err != nil || st.State == zcore.HealthOK:
+		return err
+	case st.State == zcore.HealthDegraded:
+		return exitStatus(exitDegraded)
 	}
-	return err
+	return exitStatus(exitFailure)
+}
+
+// judge says how the server is, by what it said itself or by how it did not answer: err, when ctx had timeout.
+func (st *status) judge(ctx context.Context, err error, timeout time.Duration) {
+	if err != nil {
+		st.Error = err.Error()
+	}
+	switch h := st.Health; {
+	case h != nil && (err == nil || h.State == zcore.HealthFailed):
+		st.State, st.Since, st.Why = h.State, h.Since.Format(time.RFC3339), h.Why
+	case err == nil: // a server that does not tell more
+		st.State = zcore.HealthOK
+	case errors.Is(err, fusesrv.ErrHangs), errors.Is(err, context.DeadlineExceeded), ctx.Err() != nil:
+		st.State, st.Why = zcore.HealthFailed, fmt.Sprintf("it hangs: no answer within %v; `wcfs stop %s` ends it", timeout, st.Target)
+	case errors.Is(err, syscall.ENOTCONN) && st.Pid != 0:
+		st.State, st.Why = zcore.HealthFailed, fmt.Sprintf("its server, process %d, is in EIO mode, the log of it says why: start it anew", st.Pid)
+	case errors.Is(err, syscall.ENOTCONN):
+		st.State, st.Why = zcore.HealthFailed, "it is dead: "+deadMount(st.Target).Error()
+	default:
+		st.State, st.Why = zcore.HealthFailed, st.Error
+	}
 }
 
 // overNine asks a 9P server; when ctx ends the connection does.
@@ -75,6 +94,12 @@ func (c *statusCmd) overNine(ctx context.Context) (fusesrv.Report, error) {
 		return r, err
 	}
 	defer t.close()
+	if text, err := readSmall(ctx, t, ".wcfs/health"); err == nil { // in EIO mode it may be all there is
+		h := new(zcore.Health)
+		if json.Unmarshal([]byte(text), h) == nil && h.State != "" {
+			r.Health = h
+		}
+	}
 	var stats string
 	for _, f := range []struct {
 		name string
@@ -104,11 +129,32 @@ func readSmall(ctx context.Context, t target, name string) (string, error) {
 	return string(text), err
 }
 
+// healthRows are the parts of health.
+func healthRows(h *zcore.Health) [][2]string {
+	if h == nil {
+		return nil
+	}
+	storage := "connected since "
+	if !h.Storage.Connected {
+		storage = "reconnecting since "
+	}
+	storage += h.Storage.Since.Format(time.RFC3339)
+	return [][2]string{
+		{"storage", storage},
+		{"head age", time.Duration(h.Head.Age * float64(time.Second)).Round(time.Second).String()},
+		{"head lag", fmt.Sprintf("%.1fs, %d commits", h.Head.Lag, h.Head.Behind)},
+		{"loads failed", fmt.Sprint(h.Loads.Failed)},
+		{"files failed", strings.Join(append([]string{fmt.Sprint(h.Files.Failed)}, h.Files.List...), ", ")},
+		{"pins owed", fmt.Sprintf("%d, by %d clients", h.Pins.Owed, h.Pins.Clients)},
+	}
+}
+
 func (st *status) print(w io.Writer) error {
 	rows := [][2]string{
-		{"target", st.Target}, {"state", st.State}, {"error", st.Error}, {"database", st.ZURL},
+		{"target", st.Target}, {"state", st.State}, {"since", st.Since}, {"why", st.Why}, {"database", st.ZURL},
 		{"head", st.Head}, {"pintimeout", st.PinTimeout}, {"pid", strconv.Itoa(st.Pid)},
 	}
+	rows = append(rows, healthRows(st.Health)...)
 	names := make([]string, 0, len(st.Stats))
 	for name := range st.Stats {
 		names = append(names, name)

@@ -104,12 +104,12 @@ func openFlags(k tree.Kind) uint32 {
 }
 
 func (fs *fileSystem) Open(cancel <-chan struct{}, in *fuse.OpenIn, out *fuse.OpenOut) fuse.Status {
-	r, st := fs.begin(cancel, &in.InHeader, onAnySoon)
+	ino := fs.inodes.get(in.NodeId)
+	r, st := fs.beginAt(ino, cancel, &in.InHeader, onAnySoon)
 	if !st.Ok() {
 		return st
 	}
 	defer r.finish()
-	ino := fs.inodes.get(in.NodeId)
 	if ino == nil {
 		return fuse.Status(syscall.ESTALE)
 	}
@@ -122,7 +122,7 @@ func (fs *fileSystem) Open(cancel <-chan struct{}, in *fuse.OpenIn, out *fuse.Op
 		}
 	}
 	h, err := ino.node.Open(r, who, in.Flags&syscall.O_ACCMODE != syscall.O_RDONLY)
-	if err == nil && fs.gate.closed() {
+	if err == nil && fs.gate.closed() && !r.always {
 		h.Close()
 		err = tree.ErrNotConn
 	}
@@ -205,7 +205,7 @@ func (fs *fileSystem) Read(cancel <-chan struct{}, in *fuse.ReadIn, buf []byte) 
 	if f == nil || f.handle == nil {
 		return nil, fuse.EBADF
 	}
-	r, st := fs.begin(cancel, &in.InHeader, readPolicy(f.kind))
+	r, st := fs.beginAt(f.in, cancel, &in.InHeader, readPolicy(f.kind))
 	if !st.Ok() {
 		return nil, st
 	}

@@ -59,12 +59,12 @@ func (fs *fileSystem) closeAll() {
 func (fs *fileSystem) String() string { return "wcfs" }
 
 func (fs *fileSystem) Lookup(cancel <-chan struct{}, h *fuse.InHeader, name string, out *fuse.EntryOut) fuse.Status {
-	r, st := fs.begin(cancel, h, onAnySoon)
+	parent := fs.inodes.get(h.NodeId)
+	r, st := fs.beginAt(parent, cancel, h, onAnySoon)
 	if !st.Ok() {
 		return st
 	}
 	defer r.finish()
-	parent := fs.inodes.get(h.NodeId)
 	if parent == nil {
 		return fuse.Status(syscall.ESTALE)
 	}
@@ -102,12 +102,12 @@ func (fs *fileSystem) GetAttr(cancel <-chan struct{}, in *fuse.GetAttrIn, out *f
 }
 
 func (fs *fileSystem) getAttr(cancel <-chan struct{}, h *fuse.InHeader, out *fuse.AttrOut) fuse.Status {
-	r, st := fs.begin(cancel, h, onAnySoon)
+	in := fs.inodes.get(h.NodeId)
+	r, st := fs.beginAt(in, cancel, h, onAnySoon)
 	if !st.Ok() {
 		return st
 	}
 	defer r.finish()
-	in := fs.inodes.get(h.NodeId)
 	if in == nil {
 		return fuse.Status(syscall.ESTALE)
 	}

@@ -13,6 +13,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"wcfs/zcore"
 )
 
 // helperEnv, in the environment of a helper process, names the mount to look at; empty it asks for what
@@ -65,6 +67,7 @@ type sight struct {
 	Head       string           `json:"head"`
 	PinTimeout string           `json:"pintimeout"`
 	Stats      map[string]int64 `json:"stats"`
+	Health     *zcore.Health    `json:"health"` // nil where there is no such file, or it cannot be read
 
 	Failed string        `json:"failed"` // path of what failed, "" if nothing did
 	Errno  syscall.Errno `json:"errno"`  // how
@@ -84,6 +87,12 @@ func look(dir string) (s sight) {
 			}
 		}
 		return string(raw)
+	}
+	if raw, err := os.ReadFile(filepath.Join(dir, ".wcfs/health")); err == nil { // in EIO mode it may be all there is
+		h := new(zcore.Health)
+		if json.Unmarshal(raw, h) == nil && h.State != "" {
+			s.Health = h
+		}
 	}
 	s.ZURL = read(".wcfs/zurl")
 	s.Head = read("head/at")

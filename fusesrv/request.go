@@ -41,6 +41,7 @@ type request struct {
 	cancel <-chan struct{} // closed by go-fuse on INTERRUPT and when the connection ends
 	thread uint32          // thread id of the caller as this server sees it, 0 when it does not
 	policy policy
+	always bool // it began after SetDisconnected, and never waits
 
 	watch    sync.Once
 	done     chan struct{} // closed when the request is to end
@@ -52,7 +53,17 @@ type request struct {
 
 // begin enters a request; the caller calls finish. After SetDisconnected nobody gets in.
 func (fs *fileSystem) begin(cancel <-chan struct{}, h *fuse.InHeader, p policy) (*request, fuse.Status) {
+	return fs.beginAt(nil, cancel, h, p)
+}
+
+// beginAt is begin for a request about a node: what the tree serves always is let in after SetDisconnected too. The
+// tree itself says what of that is an error then.
+func (fs *fileSystem) beginAt(in *inode, cancel <-chan struct{}, h *fuse.InHeader, p policy) (*request, fuse.Status) {
 	fs.gate.inFlight.Add(1)
+	if fs.gate.closed() && in != nil && tree.Always(in.node) {
+		fs.gate.inFlight.Add(-1)
+		return &request{fs: fs, always: true, cancel: cancel, done: make(chan struct{}), finished: make(chan struct{})}, fuse.OK
+	}
 	if fs.gate.closed() {
 		fs.gate.inFlight.Add(-1)
 		return nil, fuse.Status(enotconn)
@@ -65,12 +76,18 @@ func (fs *fileSystem) begin(cancel <-chan struct{}, h *fuse.InHeader, p policy) 
 
 func (r *request) finish() {
 	close(r.finished)
+	if r.always {
+		return
+	}
 	r.fs.gate.inFlight.Add(-1)
 }
 
 // status is the answer for err. What was found out before the file system was cut off does not count,
 // and EINTR is only for those who were interrupted as their policy wants it.
 func (r *request) status(err error) fuse.Status {
+	if r.always {
+		return status(err)
+	}
 	if r.fs.gate.closed() {
 		return fuse.Status(enotconn)
 	}
@@ -95,6 +112,9 @@ func (r *request) Done() <-chan struct{} {
 }
 
 func (r *request) Err() error {
+	if r.always {
+		return nil
+	}
 	select {
 	case <-r.cancel:
 		r.Done() // interrupted with nobody waiting: from now on the policy decides

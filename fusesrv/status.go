@@ -9,6 +9,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"wcfs/zcore"
 )
 
 // Report is what can be told of a mount from outside.
@@ -19,6 +21,7 @@ type Report struct {
 	PinTimeout string           `json:"pintimeout,omitempty"` // seconds
 	Stats      map[string]int64 `json:"stats"`                // of .wcfs/stats
 	Pid        int              `json:"pid,omitempty"`        // of the server, when it can be seen
+	Health     *zcore.Health    `json:"health,omitempty"`     // of .wcfs/health
 }
 
 // Status looks at the wcfs mount dir. It never hangs: what touches the mount is done by a child
@@ -32,6 +35,7 @@ func Status(ctx context.Context, dir string) (Report, error) {
 	}
 	st := Report{Dir: m.dir, Pid: serverPid(m)}
 	s, err := probe(ctx, m.dir)
+	st.Health = s.Health
 	if err != nil {
 		return st, err
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"golang.org/x/sync/errgroup"
 
@@ -44,6 +45,7 @@ func (c *Core) follow(ctx context.Context) error {
 		}
 		c.mu.Lock()
 		c.queue = append(c.queue, com)
+		c.received = append(c.received, time.Now())
 		c.mu.Unlock()
 		select {
 		case c.queued <- struct{}{}:
@@ -162,6 +164,7 @@ func (c *Core) announce(tid zodb.Tid) (lines []zheadLine) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.head = tid
+	c.received = c.received[min(1, len(c.received)):]
 	close(c.headMove)
 	c.headMove = make(chan struct{})
 	for z := range c.zheads {

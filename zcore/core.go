@@ -74,22 +74,26 @@ type Core struct {
 	cancel context.CancelCauseFunc
 	failed chan struct{} // closed in EIO mode
 
-	mu        sync.Mutex
-	view      zodb.Tid                  // mu; new reads of head are served as of this
-	head      zodb.Tid                  // mu; announced
-	viewMove  chan struct{}             // mu; closed and replaced when view moves
-	headMove  chan struct{}             // mu; closed and replaced when head moves
-	files     map[zodb.Oid]*HeadFile    // mu
-	failing   []*HeadFile               // mu; failed, and not forgotten yet
-	lost      map[zodb.Oid]*HeadFile    // mu; the last that failed and was forgotten, until it is found again
-	revs      map[revKey]*keptRev       // mu; attributes kept for pins
-	base      headBase                  // mu
-	zheads    map[*ZheadStream]struct{} // mu
-	killing   map[int]int               // mu; faulty links by process, while it is being killed
-	failure   error                     // mu
-	nFileFail int64                     // mu; files that have failed so far
-	queue     []zodb.Commit             // mu; followed, not yet published
-	queued    chan struct{}             // cap 1; told when queue grew
+	mu       sync.Mutex
+	view     zodb.Tid                  // mu; new reads of head are served as of this
+	head     zodb.Tid                  // mu; announced
+	viewMove chan struct{}             // mu; closed and replaced when view moves
+	headMove chan struct{}             // mu; closed and replaced when head moves
+	files    map[zodb.Oid]*HeadFile    // mu
+	failing  []*HeadFile               // mu; failed, and not forgotten yet
+	lost     map[zodb.Oid]*HeadFile    // mu; the last that failed and was forgotten, until it is found again
+	revs     map[revKey]*keptRev       // mu; attributes kept for pins
+	base     headBase                  // mu
+	zheads   map[*ZheadStream]struct{} // mu
+	killing  map[int]int               // mu; faulty links by process, while it is being killed
+	failure  error                     // mu
+	queue    []zodb.Commit             // mu; followed, not yet published
+	queued   chan struct{}             // cap 1; told when queue grew
+
+	received []time.Time        // mu; when the commits came that are not announced
+	links    map[*Link]struct{} // mu; open
+	failedAt time.Time          // mu; when failure was
+	vitals   vitals
 
 	outage atomic.Int64 // when the database last failed to answer, Unix ns; 0 once it answered again
 
@@ -133,6 +137,8 @@ func New(ctx context.Context, stor zodb.Storage, opts Options) (*Core, error) {
 		headMove:    make(chan struct{}),
 		files:       map[zodb.Oid]*HeadFile{},
 		lost:        map[zodb.Oid]*HeadFile{},
+		links:       map[*Link]struct{}{},
+		vitals:      vitals{began: time.Now()},
 		revs:        map[revKey]*keptRev{},
 		zheads:      map[*ZheadStream]struct{}{},
 		killing:     map[int]int{},
@@ -198,7 +204,7 @@ func (c *Core) fail(cause error) {
 		c.mu.Unlock()
 		return
 	}
-	c.failure = cause
+	c.failure, c.failedAt = cause, time.Now()
 	c.mu.Unlock()
 	c.log.Error("zwatcher failed", "cause", cause)
 	c.log.Error("switching filesystem to EIO mode")

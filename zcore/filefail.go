@@ -77,7 +77,7 @@ func (c *Core) failFile(h *history.File, at zodb.Tid, cause error) {
 	if f != nil && f.h == h {
 		f.failure.Store(e)
 		c.failing = append(c.failing, f)
-		c.nFileFail++
+		c.vitals.noteFailed(f)
 	} else {
 		f = nil
 	}

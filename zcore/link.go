@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"wcfs/zcore/watch"
 	"wcfs/zcore/zodb"
@@ -41,7 +42,8 @@ type Link struct {
 
 // asked is a request of the server's under way.
 type asked struct {
-	reply chan string   // cap 1
+	reply chan string // cap 1
+	sent  time.Time
 	late  bool          // nobody wants the reply any more
 	gone  chan struct{} // closed when the link is closed by the client
 }
@@ -66,6 +68,14 @@ func (c *Core) OpenLink(dom *Domain, proc Process) (*Link, error) {
 	}
 	l.ctx, l.cancel = context.WithCancelCause(c.ctx)
 	c.nLink.Add(1)
+	c.mu.Lock()
+	c.links[l] = struct{}{}
+	c.mu.Unlock()
+	context.AfterFunc(l.ctx, func() {
+		c.mu.Lock()
+		delete(c.links, l)
+		c.mu.Unlock()
+	})
 	return l, nil
 }
 
@@ -208,7 +218,7 @@ func (l *Link) ask(ctx context.Context, msg string) (uint64, *asked) {
 		return 0, nil
 	}
 	l.stream += 2
-	stream, a := l.stream, &asked{reply: make(chan string, 1), gone: make(chan struct{})}
+	stream, a := l.stream, &asked{reply: make(chan string, 1), sent: time.Now(), gone: make(chan struct{})}
 	l.asked[stream] = a
 	if !l.ended { // here, so that streams ascend
 		l.out = append(l.out, watch.Line(stream, msg)...)

@@ -25,6 +25,7 @@ func (c *Core) ioError(ctx context.Context, err error, what string, oid zodb.Oid
 		msg = "database failed to answer"
 	}
 	c.log.Error(msg, "op", what, "oid", oid, "at", at, "cause", err)
+	c.vitals.noteLoad(fmt.Errorf("%s %s@%s: %w", what, oid, at, err))
 	if isAnswer(err) {
 		err = answered{err}
 	} else {
@@ -43,9 +44,12 @@ func (e answered) Is(target error) bool { return target == ErrIO }
 func (c *Core) noteAnswer(err error) {
 	switch zodb.KindOf(err) {
 	case zodb.KindAnswer:
-		c.outage.Store(0)
+		if c.outage.Load() != 0 && c.outage.Swap(0) != 0 {
+			c.vitals.noteOutage(nil)
+		}
 	case zodb.KindOutage:
 		c.outage.Store(time.Now().UnixNano())
+		c.vitals.noteOutage(err)
 	case zodb.KindOtherDatabase:
 		c.fail(err)
 	}

@@ -72,7 +72,10 @@ func TestEIOMode(t *testing.T) {
 		t.Errorf("the server ended")
 	default:
 	}
-	p.End()
+	p.Cmd.Process.Signal(syscall.SIGTERM)
+	if code := p.Wait(); code != 1 {
+		t.Errorf("exit code %d after SIGTERM, want 1: it had failed", code)
+	}
 	if mountOf(t, mnt) != nil {
 		t.Error("the mount is still there after SIGTERM")
 	}

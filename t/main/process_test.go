@@ -171,8 +171,8 @@ func TestStatusAndStop(t *testing.T) {
 		state string
 	}{
 		{"well", func(*served.Proc) {}, `"state":"ok"`},
-		{"stopped by a signal", func(p *served.Proc) { p.Cmd.Process.Signal(syscall.SIGSTOP) }, `"state":"hangs"`},
-		{"killed", func(p *served.Proc) { p.Cmd.Process.Kill(); p.Wait() }, `"state":"dead"`},
+		{"stopped by a signal", func(p *served.Proc) { p.Cmd.Process.Signal(syscall.SIGSTOP) }, `"state":"failed","why":"it hangs`},
+		{"killed", func(p *served.Proc) { p.Cmd.Process.Kill(); p.Wait() }, `"state":"failed","why":"it is dead`},
 	}
 	for _, c := range cases {
 		t.Run(c.name, func(t *testing.T) {

@@ -29,7 +29,11 @@ func (d *dirBase) dirAttr(mtime, rev zodb.Tid) (Attr, error) {
 	if err := d.fs.failed(); err != nil {
 		return Attr{}, err
 	}
-	return Attr{Ino: d.ino, Dir: true, Perm: 0o555, Blksize: 4096, Nlink: 2, Mtime: mtime.StatTime(), Rev: rev}, nil
+	return d.attrAlways(mtime, rev), nil
+}
+
+func (d *dirBase) attrAlways(mtime, rev zodb.Tid) Attr {
+	return Attr{Ino: d.ino, Dir: true, Perm: 0o555, Blksize: 4096, Nlink: 2, Mtime: mtime.StatTime(), Rev: rev}
 }
 
 // fileBase gives a file what all have in common.
@@ -40,10 +44,8 @@ func (*fileBase) ReadDir(context.Context) ([]Entry, error)     { return nil, Err
 
 // smallAttr is the attributes of a file that is no bigfile.
 func (f *fileBase) smallAttr(size int, perm uint32, mtime zodb.Tid) (Attr, error) {
-	if err := f.fs.failed(); err != nil {
-		return Attr{}, err
-	}
-	return Attr{Ino: f.ino, Perm: perm, Size: int64(size), Blksize: 4096, Nlink: 1, Mtime: mtime.StatTime()}, nil
+	a := Attr{Ino: f.ino, Perm: perm, Size: int64(size), Blksize: 4096, Nlink: 1, Mtime: mtime.StatTime()}
+	return a, f.fs.failed()
 }
 
 func fixedTid(tid zodb.Tid) func() zodb.Tid { return func() zodb.Tid { return tid } }
@@ -54,6 +56,8 @@ type dir struct {
 	mtime func() zodb.Tid // immutable
 	names []Entry         // immutable once the tree is made
 	nodes map[string]Node // immutable once the tree is made
+
+	always Node // its node that is served in EIO mode too, nil for none; immutable once the tree is made
 
 	more func(name string) (Node, error) // other names; nil: there are none
 	list func() []Entry                  // those of them that are known; nil: there are none
@@ -69,13 +73,31 @@ func (d *dir) add(name string, n Node) {
 	d.nodes[name] = n
 }
 
-func (d *dir) Attr(context.Context) (Attr, error) { return d.dirAttr(d.mtime(), 0) }
+func (d *dir) Attr(context.Context) (Attr, error) {
+	if d.always != nil {
+		return d.attrAlways(d.mtime(), 0), nil
+	}
+	return d.dirAttr(d.mtime(), 0)
+}
+
+// Always reports whether a node answers in EIO mode too: its attributes, and what it is there for. That holds for
+// .wcfs/health and the directories it is in.
+func Always(n Node) bool {
+	switch n := n.(type) {
+	case *dir:
+		return n.always != nil
+	case *volatile:
+		return n.always
+	}
+	return false
+}
 
 func (d *dir) Lookup(_ context.Context, name string) (Node, error) {
-	if err := d.fs.failed(); err != nil {
+	n := d.nodes[name]
+	if err := d.fs.failed(); err != nil && (n == nil || n != d.always) {
 		return nil, err
 	}
-	if n := d.nodes[name]; n != nil {
+	if n != nil {
 		return n, nil
 	}
 	if d.more != nil {

@@ -22,6 +22,9 @@ type Options struct {
 	// a blank line; default 5 s. It shows dead clients and frees those who wait for the same file position.
 	BlankEvery time.Duration
 
+	// AllFails has .wcfs/health fail in EIO mode as all else does, as clients of old count on. Else it is served then too.
+	AllFails bool
+
 	// MoreStats adds lines to .wcfs/stats. It must not block, and always return the same names.
 	MoreStats func() []Stat
 }
@@ -76,6 +79,9 @@ func (fs *FS) layout() *dir {
 	ctl.add("zurl", fs.newStatic(fs.core.URL(), start))
 	ctl.add("pintimeout", fs.newStatic(fmt.Sprintf("%.1f", fs.core.PinTimeout().Seconds()), start))
 	ctl.add("version", fs.newStatic(fs.opts.Version, start))
+	health := fs.newVolatile(fs.healthText, head)
+	health.always = !fs.opts.AllFails
+	ctl.add("health", health)
 	ctl.add("stats", fs.newVolatile(fs.statsText, head))
 	if fs.opts.Debug {
 		debug := fs.newDir(start)
@@ -94,6 +100,9 @@ func (fs *FS) layout() *dir {
 
 	root := fs.newDir(head)
 	root.add(".wcfs", ctl)
+	if !fs.opts.AllFails {
+		root.always, ctl.always = ctl, health
+	}
 	root.add("head", h)
 	root.add("base", &baseDir{dirBase{fs.newNode()}})
 	root.more, root.list = fs.lookupAtRev, func() []Entry { return fs.listSnaps(false) }

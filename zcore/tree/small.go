@@ -41,23 +41,33 @@ type volatile struct {
 	fileBase
 	text  func() string   // immutable; never blocks
 	mtime func() zodb.Tid // immutable
+
+	always bool // it is served in EIO mode too; immutable once the tree is made
 }
 
 func (fs *FS) newVolatile(text func() string, mtime func() zodb.Tid) *volatile {
-	return &volatile{fileBase{fs.newNode()}, text, mtime}
+	return &volatile{fileBase: fileBase{fs.newNode()}, text: text, mtime: mtime}
 }
 
 func (*volatile) Kind() Kind { return Volatile }
 
 func (f *volatile) Attr(context.Context) (Attr, error) {
-	return f.smallAttr(len(f.text()), 0o444, f.mtime())
+	a, err := f.smallAttr(len(f.text()), 0o444, f.mtime())
+	if f.always {
+		err = nil
+	}
+	return a, err
 }
 
 func (f *volatile) Open(_ context.Context, _ Caller, write bool) (Handle, error) {
-	if err := openCheck(f.fs, write); err != nil {
+	err := openCheck(f.fs, write)
+	if f.always && !write {
+		err = nil
+	}
+	if err != nil {
 		return nil, err
 	}
-	return &textHandle{fs: f.fs, text: f.text}, nil
+	return &textHandle{fs: f.fs, text: f.text, always: f.always}, nil
 }
 
 // openCheck is what every open of a file that nobody writes begins with.
@@ -76,6 +86,8 @@ type textHandle struct {
 	fs   *FS
 	text func() string // immutable; never blocks
 
+	always bool // it is served in EIO mode too; immutable
+
 	mu   sync.Mutex
 	last string // guard: mu; the text as of the latest read at 0
 }
@@ -83,7 +95,7 @@ type textHandle struct {
 // Read makes the text anew at offset 0, and goes on in that same text at others, so that a reader
 // who takes it in pieces gets no mix of two states.
 func (h *textHandle) Read(_ context.Context, size int, off int64) (Data, error) {
-	if err := h.fs.failed(); err != nil {
+	if err := h.fs.failed(); err != nil && !h.always {
 		return Data{}, err
 	}
 	h.mu.Lock()
