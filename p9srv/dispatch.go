@@ -22,7 +22,7 @@ type op struct {
 	settle  func(*session, *request, bool) // changes fids by the outcome; s.mu is held
 }
 
-// ops are the types that are known. Others, extended attributes and locks of threads among them, are answered
+// ops are the types that are known. Others, extended attributes among them, are answered
 // EOPNOTSUPP. Tversion is the connection's, and Tflush the session's.
 var ops = map[msgType]*op{
 	tAttach:  {prepare: (*request).checkAttach, admit: admitAttachLocked, do: (*request).attach, settle: settleWalkLocked},
