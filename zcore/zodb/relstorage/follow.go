@@ -31,6 +31,7 @@ func (s *Storage) Follow(ctx context.Context, after zodb.Tid, fn func(zodb.Commi
 	defer cancel()
 	defer context.AfterFunc(s.ctx, cancel)()
 	f := &follower{s: s, fn: fn, last: after, audit: newAudit(after)}
+	f.audit.sure = after == zodb.Tid(s.head.Load()) // then Head has told it
 	for wait := backoff(0); ; wait = wait.next() {
 		began := time.Now()
 		err := f.session(fctx)
@@ -79,6 +80,9 @@ func (f *follower) poll(ctx context.Context, ses session) error {
 		return err
 	}
 	upto, err := f.s.settle(ctx, ses, f.last)
+	if err == nil && f.last < upto {
+		err = f.audit.beforeMore(ctx, ses, f.last)
+	}
 	for err == nil && f.last < upto {
 		var txns []transaction
 		txns, err = ses.transactions(ctx, f.last, upto, followBatch)

@@ -47,6 +47,9 @@ func (s *Storage) load(ctx context.Context, oid zodb.Oid, at zodb.Tid, data bool
 	err := s.retry(ctx, func(ctx context.Context) (err error) {
 		// Nobody was told of anything past head, so a server need not know more than that.
 		rev, err = s.db.revision(ctx, oid, at, min(at, zodb.Tid(s.head.Load())), data)
+		if err == nil && rev.lost != 0 {
+			err = s.withSession(ctx, func(ses session) error { return gone(ctx, ses, rev.lost) })
+		}
 		return err
 	})
 	switch {

@@ -2,6 +2,7 @@ package relstorage_test
 
 import (
 	"context"
+	"database/sql"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -300,6 +301,96 @@ func TestCleared(t *testing.T) {
 	f.next()
 	newSQL(t, b.url).do(`TRUNCATE "transaction" CASCADE`)
 	f.fails(relstorage.ErrReplaced)
+}
+
+// TestRestoredUnseen: case db/24. What the server found when it was started is what must stay, though nothing was committed
+// since: the same connection shows another history, longer than the old one.
+func TestRestoredUnseen(t *testing.T) {
+	b := newPostgres(t)
+	w := newSQL(t, b.url)
+	first := b.Commit(t, map[zodb.Oid][]byte{0x1000: storagetest.Record(nil)}) + 1000
+	w.insert(first, 0x1001)
+	s := b.Open(t).(*relstorage.Storage)
+	f := follow(t, s, mustHead(t, s))
+	ctx := context.Background()
+	if _, err := s.LoadAt(ctx, 0x1000, first); err != nil {
+		t.Fatal(err)
+	}
+	w.do("BEGIN")
+	w.do("DELETE FROM object_state WHERE tid = $1", int64(first))
+	w.do(`DELETE FROM "transaction" WHERE tid = $1`, int64(first))
+	w.insert(first-1, 0x1001)
+	w.insert(first+1, 0x1001)
+	w.do("COMMIT")
+	_, err := s.LoadAt(ctx, 0x1000, first) // at once, before following has noticed
+	storagetest.WantKind(t, "LoadAt", err, zodb.KindOtherDatabase)
+	f.fails(relstorage.ErrReplaced)
+}
+
+// TestOtherDatabaseOfThatName: what answers after a lost connection is a primary that lacks what was served, and is behind.
+func TestOtherDatabaseOfThatName(t *testing.T) {
+	b := newPostgres(t)
+	w := newSQL(t, b.url)
+	w.insert(b.Commit(t, map[zodb.Oid][]byte{0x1000: storagetest.Record(nil)})+1000, 0x1001)
+	s := b.Open(t).(*relstorage.Storage)
+	last := mustHead(t, s)
+	f := follow(t, s, last)
+	w.do("BEGIN")
+	w.do(`LOCK TABLE "transaction" IN ACCESS EXCLUSIVE MODE`) // nobody looks while it changes
+	w.do("DELETE FROM object_state WHERE tid = $1", int64(last))
+	w.do(`DELETE FROM "transaction" WHERE tid = $1`, int64(last))
+	terminate(t, b.url)
+	w.do("COMMIT")
+	f.fails(relstorage.ErrReplaced)
+}
+
+// TestSQLiteWrittenOver: case db/24. Another database is copied onto the file that is served, in place.
+func TestSQLiteWrittenOver(t *testing.T) {
+	for _, how := range []string{"cp", "over"} {
+		b, other := newSQLite(t), newSQLite(t)
+		ctx := context.Background()
+		first := b.Commit(t, map[zodb.Oid][]byte{0x1000: storagetest.Record([]byte("mine"))})
+		other.Commit(t, map[zodb.Oid][]byte{0x1000: storagetest.Record([]byte("other"))})
+		path := func(b *backend) string { return strings.TrimPrefix(b.url, "sqlite://") }
+		checkpoint(t, path(b))
+		checkpoint(t, path(other))
+		s := b.Open(t).(*relstorage.Storage)
+		f := follow(t, s, mustHead(t, s))
+		if _, err := s.LoadAt(ctx, 0x1000, first); err != nil {
+			t.Fatal(err)
+		}
+		data, err := os.ReadFile(path(other))
+		if err != nil {
+			t.Fatal(err)
+		}
+		flags := os.O_WRONLY
+		if how == "cp" {
+			flags |= os.O_TRUNC
+		}
+		file, err := os.OpenFile(path(b), flags, 0)
+		if err == nil {
+			_, err = file.Write(data)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		file.Close()
+		_, err = s.LoadAt(ctx, 0x1000, first) // at once
+		storagetest.WantKind(t, how+": LoadAt", err, zodb.KindOtherDatabase)
+		f.fails(relstorage.ErrReplaced)
+	}
+}
+
+// checkpoint has all transactions in the file itself.
+func checkpoint(t *testing.T, path string) {
+	t.Helper()
+	db, err := sql.Open("sqlite", path)
+	if err == nil {
+		_, err = db.Exec("PRAGMA wal_checkpoint(TRUNCATE)")
+	}
+	if err = errors.Join(err, db.Close()); err != nil {
+		t.Fatal(err)
+	}
 }
 
 // TestSQLiteReplaced: another file takes the place of the one that is served.

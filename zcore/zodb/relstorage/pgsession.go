@@ -30,6 +30,20 @@ func (s *pgSession) newest(ctx context.Context) (t zodb.Tid, err error) {
 	return t, err
 }
 
+func (s *pgSession) packedAround(ctx context.Context, tid zodb.Tid) (is bool, err error) {
+	ctx, cancel := s.bounded(ctx)
+	defer cancel()
+	err = s.conn.QueryRow(ctx, pgPackedAround, int64(tid)).Scan(&is)
+	return is, err
+}
+
+func (s *pgSession) primary(ctx context.Context) (is bool, err error) {
+	ctx, cancel := s.bounded(ctx)
+	defer cancel()
+	err = s.conn.QueryRow(ctx, `SELECT NOT pg_is_in_recovery()`).Scan(&is)
+	return is, err
+}
+
 func (s *pgSession) writers(ctx context.Context) (map[string]int64, error) {
 	ctx, cancel := s.bounded(ctx)
 	defer cancel()

@@ -43,9 +43,12 @@ const (
 
 	// octet_length knows the size of a state without fetching it.
 	pgLoad = `SELECT o.tid, o.state IS NULL, coalesce(octet_length(o.state), 0), ` + pgUntil + `,
-		CASE WHEN octet_length(o.state) <= $3 THEN o.state END` + pgFrom
-	pgSerial = `SELECT o.tid, o.state IS NULL, 0, ` + pgUntil + pgFrom
-	pgExists = `SELECT EXISTS (SELECT FROM object_state WHERE zoid = $1)`
+		CASE WHEN octet_length(o.state) <= $3 THEN o.state END,
+		$4 = 0::bigint OR EXISTS (SELECT FROM "transaction" WHERE tid = $4)` + pgFrom
+	pgSerial = `SELECT o.tid, o.state IS NULL, 0, ` + pgUntil + `,
+		$3 = 0::bigint OR EXISTS (SELECT FROM "transaction" WHERE tid = $3)` + pgFrom
+	pgExists = `SELECT EXISTS (SELECT FROM object_state WHERE zoid = $1),
+		$2 = 0::bigint OR EXISTS (SELECT FROM "transaction" WHERE tid = $2)`
 
 	pgNewest = `SELECT coalesce(max(tid), 0) FROM "transaction"`
 
@@ -68,6 +71,10 @@ const (
 	pgPackedHere = `SELECT packed FROM "transaction" WHERE tid > 0 AND tid >= $1 ORDER BY tid LIMIT 1`
 	pgPackedLast = `SELECT tid FROM "transaction" WHERE tid > 0 AND packed ORDER BY tid DESC LIMIT 1`
 
+	pgPackedAround = `SELECT EXISTS (SELECT 1 FROM "transaction" WHERE tid > $1) AND (
+			coalesce((SELECT packed FROM "transaction" WHERE tid > $1 ORDER BY tid LIMIT 1), false)
+			OR coalesce((SELECT packed FROM "transaction" WHERE tid > 0 AND tid < $1 ORDER BY tid DESC LIMIT 1), false))`
+
 	// substring of a state fetches no more than it needs, unless PostgreSQL compressed the state.
 	pgOids = `SELECT zoid, state IS NOT NULL AND ($3 = ''::bytea
 			OR position($3 IN substring(state FOR 256)) > 0 OR substring(state FOR 2) IN ('.z', '.e'))
@@ -81,19 +88,28 @@ func (p *postgres) revision(ctx context.Context, oid zodb.Oid, at, need zodb.Tid
 		return rev, err
 	}
 	defer conn.Release()
-	if err := knows(ctx, conn.Conn(), need); err != nil {
+	seen, err := knows(ctx, conn.Conn(), need)
+	if err != nil {
 		return rev, err
 	}
+	there := true
+	defer func() {
+		if err == nil && !there {
+			rev.lost = seen
+			delete(conn.Conn().PgConn().CustomData(), seenKey) // or it is asked for again and again
+		}
+	}()
 	var until *int64
 	if data {
-		err = conn.QueryRow(ctx, pgLoad, int64(oid), int64(at), int64(record.MaxSize)).
-			Scan(&rev.serial, &rev.null, &rev.size, &until, &rev.data)
+		err = conn.QueryRow(ctx, pgLoad, int64(oid), int64(at), int64(record.MaxSize), int64(seen)).
+			Scan(&rev.serial, &rev.null, &rev.size, &until, &rev.data, &there)
 	} else {
-		err = conn.QueryRow(ctx, pgSerial, int64(oid), int64(at)).
-			Scan(&rev.serial, &rev.null, &rev.size, &until)
+		err = conn.QueryRow(ctx, pgSerial, int64(oid), int64(at), int64(seen)).
+			Scan(&rev.serial, &rev.null, &rev.size, &until, &there)
 	}
 	if errors.Is(err, pgx.ErrNoRows) {
-		return rev, conn.QueryRow(ctx, pgExists, int64(oid)).Scan(&rev.exists)
+		err = conn.QueryRow(ctx, pgExists, int64(oid), int64(seen)).Scan(&rev.exists, &there)
+		return rev, err
 	}
 	rev.found, rev.until = true, zodb.TidMax
 	if until != nil {
@@ -103,23 +119,23 @@ func (p *postgres) revision(ctx context.Context, oid zodb.Oid, at, need zodb.Tid
 }
 
 // knows makes sure that the server at the other end of conn has every transaction up to need. What a
-// server has once shown it keeps, so this is remembered with the connection.
-func knows(ctx context.Context, conn *pgx.Conn, need zodb.Tid) error {
-	const key = "wcfs.head"
+// server has once shown it must keep, so this is remembered with the connection; it returns the newest one shown.
+func knows(ctx context.Context, conn *pgx.Conn, need zodb.Tid) (head zodb.Tid, err error) {
 	seen := conn.PgConn().CustomData()
-	if head, ok := seen[key].(zodb.Tid); ok && need <= head || need == 0 {
-		return nil
+	if head, ok := seen[seenKey].(zodb.Tid); ok && need <= head || need == 0 {
+		return head, nil
 	}
-	var head zodb.Tid
 	if err := conn.QueryRow(ctx, pgNewest).Scan(&head); err != nil {
-		return err
+		return 0, err
 	}
-	seen[key] = head
+	seen[seenKey] = head
 	if head < need {
-		return fmt.Errorf("%w: it has %s, not %s", ErrBehind, head, need)
+		return 0, fmt.Errorf("%w: it has %s, not %s", ErrBehind, head, need)
 	}
-	return nil
+	return head, nil
 }
+
+const seenKey = "wcfs.head"
 
 func (p *postgres) session(ctx context.Context) (session, error) {
 	conn, err := p.pool.Acquire(ctx)

@@ -156,6 +156,9 @@ type session interface {
 	// newest returns the newest visible tid, 0 when there is none.
 	newest(ctx context.Context) (zodb.Tid, error)
 
+	// primary tells a server that commits are made at from one that gets them from another.
+	primary(ctx context.Context) (bool, error)
+
 	// writers returns the SQL transactions that may be about to add a tid, each with the number of
 	// the process that runs it (0: none), where the server knows them.
 	writers(ctx context.Context) (map[string]int64, error)
@@ -168,6 +171,10 @@ type session interface {
 
 	// packedAt returns the newest packed transaction if at lies before it, else 0.
 	packedAt(ctx context.Context, at zodb.Tid) (zodb.Tid, error)
+
+	// packedAround tells whether there are later transactions than tid, which is not there, and a pack can have
+	// removed it: the one before or after it is packed.
+	packedAround(ctx context.Context, tid zodb.Tid) (bool, error)
 
 	// oids returns the objects > from with data as of at, ascending, and the greatest looked at, from
 	// when there was none. With naming only those whose record has it near the beginning, or is
@@ -184,9 +191,10 @@ type revision struct {
 	exists bool // the object has a row at a later tid
 	serial zodb.Tid
 	until  zodb.Tid
-	null   bool   // creation undone
-	size   int64  // of the state as stored
-	data   []byte // nil unless asked for
+	null   bool     // creation undone
+	size   int64    // of the state as stored
+	lost   zodb.Tid // not 0: a transaction that the server has shown and that is not there
+	data   []byte   // nil unless asked for
 }
 
 // transaction is one commit as the tables tell it.

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	neturl "net/url"
 	"os"
+	"sync/atomic"
 
 	sqlite "modernc.org/sqlite"
 	sqlite3 "modernc.org/sqlite/lib"
@@ -21,7 +22,8 @@ import (
 type sqliteDB struct {
 	db   *sql.DB
 	path string
-	file os.FileInfo // of path when it was opened
+	main *sqliteMain
+	seen atomic.Uint64 // the newest tid that was visible
 
 	load, serial, exists, last *sql.Stmt // set by check, before anything else is called
 }
@@ -31,8 +33,7 @@ func openSqlite(url string, opt Options) (database, error) {
 	if err != nil {
 		return nil, err
 	}
-	file, err := os.Stat(path)
-	if err != nil {
+	if _, err := os.Stat(path); err != nil {
 		return nil, fmt.Errorf("relstorage: %w", err)
 	}
 	dsn := neturl.URL{Scheme: "file", Opaque: (&neturl.URL{Path: path}).EscapedPath(), RawQuery: neturl.Values{
@@ -44,24 +45,35 @@ func openSqlite(url string, opt Options) (database, error) {
 	}
 	db.SetMaxOpenConns(opt.Conns + 1)
 	db.SetMaxIdleConns(opt.Conns + 1)
-	return &sqliteDB{db: db, path: path, file: file}, nil
+	main, err := openMain(path)
+	if err != nil {
+		return nil, fmt.Errorf("relstorage: %s: %w", path, err)
+	}
+	return &sqliteDB{db: db, path: path, main: main}, nil
 }
 
-func (d *sqliteDB) close() { d.db.Close() }
+func (d *sqliteDB) close() {
+	d.db.Close()
+	d.main.db.Close()
+}
 
 const (
 	sqlUntil = `(SELECT min(n.tid) FROM object_state n WHERE n.zoid = ?1 AND n.tid > ?2)`
 	sqlFrom  = ` FROM object_state o WHERE o.zoid = ?1 AND o.tid <= ?2 ORDER BY o.tid DESC LIMIT 1`
 	sqlLoad  = `SELECT o.tid, o.state IS NULL, coalesce(length(o.state), 0), ` + sqlUntil + `,
-		CASE WHEN length(o.state) <= ?3 THEN o.state END` + sqlFrom
-	sqlSerial     = `SELECT o.tid, o.state IS NULL, 0, ` + sqlUntil + sqlFrom
-	sqlExists     = `SELECT EXISTS (SELECT 1 FROM object_state WHERE zoid = ?)`
-	sqlNewest     = `SELECT coalesce(max(tid), 0) FROM "transaction"`
-	sqlTids       = `SELECT tid FROM "transaction" WHERE tid > ? AND tid <= ? ORDER BY tid LIMIT ?`
-	sqlTxns       = `SELECT tid, packed FROM "transaction" WHERE tid > ? AND tid <= ? ORDER BY tid LIMIT ?`
-	sqlTxnObj     = `SELECT tid, zoid FROM object_state WHERE tid > ? AND tid <= ? ORDER BY tid`
-	sqlPackedHere = `SELECT packed FROM "transaction" WHERE tid > 0 AND tid >= ? ORDER BY tid LIMIT 1`
-	sqlPackedLast = `SELECT tid FROM "transaction" WHERE tid > 0 AND packed ORDER BY tid DESC LIMIT 1`
+		CASE WHEN length(o.state) <= ?3 THEN o.state END, ?4 = 0 OR EXISTS (SELECT 1 FROM "transaction" WHERE tid = ?4)` + sqlFrom
+	sqlSerial       = `SELECT o.tid, o.state IS NULL, 0, ` + sqlUntil + `, ?3 = 0 OR EXISTS (SELECT 1 FROM "transaction" WHERE tid = ?3)` + sqlFrom
+	sqlExists       = `SELECT EXISTS (SELECT 1 FROM object_state WHERE zoid = ?1), ?2 = 0 OR EXISTS (SELECT 1 FROM "transaction" WHERE tid = ?2)`
+	sqlNewest       = `SELECT coalesce(max(tid), 0) FROM "transaction"`
+	sqlTids         = `SELECT tid FROM "transaction" WHERE tid > ? AND tid <= ? ORDER BY tid LIMIT ?`
+	sqlTxns         = `SELECT tid, packed FROM "transaction" WHERE tid > ? AND tid <= ? ORDER BY tid LIMIT ?`
+	sqlTxnObj       = `SELECT tid, zoid FROM object_state WHERE tid > ? AND tid <= ? ORDER BY tid`
+	sqlPackedHere   = `SELECT packed FROM "transaction" WHERE tid > 0 AND tid >= ? ORDER BY tid LIMIT 1`
+	sqlPackedLast   = `SELECT tid FROM "transaction" WHERE tid > 0 AND packed ORDER BY tid DESC LIMIT 1`
+	sqlPackedAround = `SELECT EXISTS (SELECT 1 FROM "transaction" WHERE tid > ?1) AND (
+			coalesce((SELECT packed FROM "transaction" WHERE tid > ?1 ORDER BY tid LIMIT 1), false)
+			OR coalesce((SELECT packed FROM "transaction" WHERE tid > 0 AND tid < ?1 ORDER BY tid DESC LIMIT 1), false))`
+
 	// Columns beside max() come from the row of the maximum: documented by SQLite.
 	sqlOids = `SELECT zoid, state IS NOT NULL AND (?3 = ''
 			OR instr(substr(state, 1, 256), CAST(?3 AS BLOB)) > 0 OR substr(state, 1, 2) IN (x'2e7a', x'2e65')), max(tid)
@@ -70,16 +82,33 @@ const (
 )
 
 func (d *sqliteDB) revision(ctx context.Context, oid zodb.Oid, at, _ zodb.Tid, data bool) (rev revision, err error) {
+	seen := d.seen.Load()
+	rev, err = d.find(ctx, oid, at, seen, data)
+	if bad := d.main.sure(ctx); bad != nil { // before anything is given out
+		return revision{}, bad
+	}
+	return rev, err
+}
+
+// find is revision less the check of the file.
+func (d *sqliteDB) find(ctx context.Context, oid zodb.Oid, at zodb.Tid, seen uint64, data bool) (rev revision, err error) {
+	there := true
+	defer func() {
+		if err == nil && !there {
+			rev.lost = zodb.Tid(seen)
+		}
+	}()
 	var until sql.NullInt64
 	if data {
-		err = d.load.QueryRowContext(ctx, int64(oid), int64(at), int64(record.MaxSize)).
-			Scan(&rev.serial, &rev.null, &rev.size, &until, &rev.data)
+		err = d.load.QueryRowContext(ctx, int64(oid), int64(at), int64(record.MaxSize), int64(seen)).
+			Scan(&rev.serial, &rev.null, &rev.size, &until, &rev.data, &there)
 	} else {
-		err = d.serial.QueryRowContext(ctx, int64(oid), int64(at)).
-			Scan(&rev.serial, &rev.null, &rev.size, &until)
+		err = d.serial.QueryRowContext(ctx, int64(oid), int64(at), int64(seen)).
+			Scan(&rev.serial, &rev.null, &rev.size, &until, &there)
 	}
 	if errors.Is(err, sql.ErrNoRows) {
-		return rev, d.exists.QueryRowContext(ctx, int64(oid)).Scan(&rev.exists)
+		err = d.exists.QueryRowContext(ctx, int64(oid), int64(seen)).Scan(&rev.exists, &there)
+		return rev, err
 	}
 	rev.found, rev.until = true, zodb.TidMax
 	if until.Valid {
@@ -179,11 +208,23 @@ func each(ctx context.Context, q querier, query string, args []any, fn func(scan
 
 // newest implements session. Connections stay with a file that another took the place of.
 func (d *sqliteDB) newest(ctx context.Context) (t zodb.Tid, err error) {
-	if fi, err := os.Stat(d.path); err == nil && !os.SameFile(fi, d.file) {
-		return 0, fmt.Errorf("%w: %s is another file now; restart to read it", ErrReplaced, d.path)
+	if err := d.main.sure(ctx); err != nil {
+		return 0, err
 	}
-	err = d.last.QueryRowContext(ctx).Scan(&t)
+	if err = d.last.QueryRowContext(ctx).Scan(&t); err == nil {
+		d.seen.Store(uint64(t))
+	}
 	return t, err
+}
+
+func (d *sqliteDB) packedAround(ctx context.Context, tid zodb.Tid) (is bool, err error) {
+	err = d.db.QueryRowContext(ctx, sqlPackedAround, int64(tid)).Scan(&is)
+	return is, err
+}
+
+// primary implements session.
+func (d *sqliteDB) primary(context.Context) (bool, error) {
+	return true, nil
 }
 
 func (d *sqliteDB) writers(context.Context) (map[string]int64, error) { return nil, nil }
