@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -211,6 +212,57 @@ func TestOpenFails(t *testing.T) {
 		_, err := demostorage.Open(context.Background(), url, openFile)
 		if err == nil || !strings.Contains(err.Error(), want) || !strings.Contains(err.Error(), "none.fs") {
 			t.Errorf("%s: %v; want %q and the file", url, err, want)
+		}
+	}
+}
+
+// Case db/24, for both parts: one is written over in place.
+func TestPartWrittenOver(t *testing.T) {
+	for _, part := range []string{"base", "changes"} {
+		b := newBackend(t)
+		b.Commit(t, map[zodb.Oid][]byte{1: storagetest.Record([]byte("one"))})
+		s := b.Open(t)
+		defer s.Close()
+		last := b.Commit(t, map[zodb.Oid][]byte{2: storagetest.Record([]byte("two"))})
+		ended := make(chan error, 1)
+		reported := make(chan zodb.Tid, 10)
+		go func() {
+			ended <- s.Follow(context.Background(), 0, func(c zodb.Commit) error { reported <- c.Tid; return nil })
+		}()
+		for tid := zodb.Tid(0); tid != last; {
+			select {
+			case tid = <-reported:
+			case <-time.After(storagetest.Patience):
+				t.Fatal("the changes are not reported")
+			}
+		}
+		base, changes, err := demostorage.Split(b.url)
+		if err != nil {
+			t.Fatal(err)
+		}
+		path := strings.TrimPrefix(map[string]string{"base": base, "changes": changes}[part], "file://")
+		other := filepath.Join(t.TempDir(), "other.fs")
+		w := create(t, other)
+		for range 3 {
+			if err := w.Commit(max(w.Last()+1, last+1), map[zodb.Oid][]byte{1: storagetest.Record([]byte("other"))}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		data, err := os.ReadFile(other)
+		if err == nil {
+			err = os.WriteFile(path, data, 0o666)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		select {
+		case err := <-ended:
+			storagetest.WantKind(t, part+": Follow", err, zodb.KindOtherDatabase)
+			if !strings.Contains(err.Error(), path) {
+				t.Errorf("%s: %q does not name %s", part, err, path)
+			}
+		case <-time.After(storagetest.Patience):
+			t.Errorf("%s: Follow goes on", part)
 		}
 	}
 }

@@ -2,8 +2,8 @@ package demostorage
 
 import (
 	"context"
-	"errors"
 	"fmt"
+	"sync"
 
 	"wcfs/zcore/zodb"
 )
@@ -11,10 +11,21 @@ import (
 // Follow implements zodb.Storage. The base's commits up to the head it is looked at come first, in
 // their places among those of the changes; after that only the changes are followed.
 func (s *Storage) Follow(ctx context.Context, after zodb.Tid, fn func(zodb.Commit) error) error {
-	base, err := s.baseCommits(ctx, after)
-	if err != nil {
-		return err
+	ctx, cancel := context.WithCancelCause(ctx)
+	base, wait, err := s.baseCommits(ctx, after, func(err error) { cancel(fmt.Errorf("demo base: %w", err)) })
+	if err == nil {
+		err = s.follow(ctx, after, base, fn)
 	}
+	if cause := context.Cause(ctx); zodb.KindOf(cause) == zodb.KindOtherDatabase {
+		err = cause
+	}
+	cancel(nil)
+	wait()
+	return err
+}
+
+// follow is Follow, given the base's commits.
+func (s *Storage) follow(ctx context.Context, after zodb.Tid, base []zodb.Commit, fn func(zodb.Commit) error) error {
 	pass := func(before zodb.Tid) error {
 		for len(base) > 0 && base[0].Tid < before {
 			c := base[0]
@@ -61,27 +72,38 @@ func (s *Storage) Follow(ctx context.Context, after zodb.Tid, fn func(zodb.Commi
 	})
 }
 
-var errDone = errors.New("the base has been read")
-
-// baseCommits returns the base's commits after a tid, up to the head it is looked at.
-func (s *Storage) baseCommits(ctx context.Context, after zodb.Tid) ([]zodb.Commit, error) {
-	var list []zodb.Commit
-	if after >= s.baseHead {
-		return nil, nil
+// baseCommits returns the base's commits after a tid, up to the head it is looked at. After that the base goes on being
+// followed, to learn when it is another database: failed is called then. wait returns once ctx is done and that has ended.
+func (s *Storage) baseCommits(ctx context.Context, after zodb.Tid, failed func(error)) (list []zodb.Commit, wait func(), err error) {
+	var wg sync.WaitGroup
+	read := make(chan struct{})
+	ended := make(chan error, 1)
+	all := after >= s.baseHead
+	if all {
+		close(read)
 	}
-	err := s.base.Follow(ctx, after, func(c zodb.Commit) error {
-		if c.Tid <= s.baseHead {
-			list = append(list, c)
+	wg.Go(func() {
+		err := s.base.Follow(ctx, min(after, s.baseHead), func(c zodb.Commit) error {
+			if !all && c.Tid <= s.baseHead {
+				list = append(list, c)
+			}
+			if !all && c.Tid >= s.baseHead {
+				all = true
+				close(read)
+			}
+			return nil
+		})
+		if zodb.KindOf(err) == zodb.KindOtherDatabase {
+			failed(err)
 		}
-		if c.Tid >= s.baseHead {
-			return errDone
-		}
-		return nil
+		ended <- err
 	})
-	if !errors.Is(err, errDone) {
-		return nil, err
+	select {
+	case <-read:
+		return list, wg.Wait, nil
+	case err := <-ended:
+		return nil, wg.Wait, err
 	}
-	return list, nil
 }
 
 func union(a, b []zodb.Oid) []zodb.Oid {
