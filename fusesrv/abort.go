@@ -11,11 +11,13 @@ import (
 // deviceNumber is st_dev of an anonymous device, with major number 0.
 func deviceNumber(minor uint32) uint64 { return unix.Mkdev(0, minor) }
 
+// fusectl is where the control file system of FUSE is mounted, where it is.
+const fusectl = "/sys/fs/fuse/connections"
+
 // abort ends the FUSE connection of a mount: everything waiting for it fails with ENOTCONN. Where the
 // control file system is not mounted it is, out of the way and for that moment.
 func abort(minor uint32) error {
-	const usual = "/sys/fs/fuse/connections"
-	err := writeAbort(usual, minor)
+	err := writeAbort(fusectl, minor)
 	if err == nil || !os.IsNotExist(err) {
 		return err
 	}
@@ -25,7 +27,7 @@ func abort(minor uint32) error {
 	}
 	defer os.Remove(dir)
 	if err := unix.Mount("fusectl", dir, "fusectl", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, ""); err != nil {
-		return fmt.Errorf("mount fusectl: %w; mount it at %s as root", err, usual)
+		return fmt.Errorf("mount fusectl: %w; mount it at %s as root", err, fusectl)
 	}
 	defer unix.Unmount(dir, unix.MNT_DETACH)
 	return writeAbort(dir, minor)

@@ -1,12 +1,16 @@
 package fusesrv
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"syscall"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // A server that is killed, as by a kernel that is out of memory, while it tells the kernel to drop a page that
@@ -42,9 +46,50 @@ func guard(mount string, in io.Reader) error {
 		}
 		// The first thread may have ended while others cannot.
 		if st, err := readStatus(uint32(server)); err == nil && (st.zombie || st.killed()) && mountedAs(dir, minor) {
-			return abort(minor)
+			return abortOrForce(dir, minor)
 		}
 	}
+}
+
+// abortOrForce is abort where the control file system may not be had, as in a container: to unmount by force aborts the
+// connection too, whether or not the mount then goes.
+func abortOrForce(dir string, minor uint32) error {
+	err := abort(minor)
+	if err == nil {
+		return nil
+	}
+	if ferr := force(dir); ferr != nil {
+		return errors.Join(err, ferr)
+	}
+	return nil
+}
+
+// force aborts the connection of a mount without the control file system.
+func force(dir string) error {
+	if err := unix.Unmount(dir, unix.MNT_FORCE); err != nil && err != unix.EBUSY { // busy: aborted, and still there
+		return fmt.Errorf("unmount %s by force: %w", dir, err)
+	}
+	return nil
+}
+
+// guardCan says why a guard would not be able to abort the connection, nil if it will be.
+func guardCan(minor uint32) error {
+	file := filepath.Join(fusectl, fmt.Sprint(minor), "abort")
+	err := unix.Access(file, unix.W_OK)
+	if err == nil || mayMount() {
+		return nil
+	}
+	if err == unix.ENOENT {
+		return fmt.Errorf("the control file system of FUSE is not mounted, and this process may not mount it: as root, mount -t fusectl none %s", fusectl)
+	}
+	return fmt.Errorf("%s: %w", file, err)
+}
+
+// mayMount tells whether this process has CAP_SYS_ADMIN.
+func mayMount() bool {
+	hdr := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+	var data [2]unix.CapUserData
+	return unix.Capget(&hdr, &data[0]) == nil && data[unix.CAP_SYS_ADMIN/32].Effective&(1<<(unix.CAP_SYS_ADMIN%32)) != 0
 }
 
 // startGuard has a mount of this process guarded until stop is called.

@@ -172,6 +172,32 @@ func TestServerKilledAtInvalidation(t *testing.T) {
 	}
 }
 
+// Where there is no control file system a guard ends the connection all the same.
+func TestForce(t *testing.T) {
+	dir := t.TempDir()
+	srv := start(t, "server", dir)
+	srv.expect("serving")
+	t.Cleanup(func() { detach(dir) })
+	srv.signal(syscall.SIGSTOP)
+	waits := make(chan error, 1)
+	go func() {
+		_, err := os.ReadFile(dir + "/head/at")
+		waits <- err
+	}()
+	if err := force(dir); err != nil {
+		t.Fatal(err)
+	}
+	select {
+	case err := <-waits:
+		if err == nil {
+			t.Error("a stopped server answers")
+		}
+	case <-time.After(10 * time.Second):
+		t.Error("who waits for the server waits on")
+	}
+	srv.signal(syscall.SIGKILL)
+}
+
 func TestCycles(t *testing.T) {
 	n := 100
 	mountFake(t, nil).end() // what is made once

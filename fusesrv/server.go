@@ -190,6 +190,10 @@ func serve(root tree.Node, dir string, fd int, opts Options) (*Server, error) {
 		}
 	}
 	if opts.Standalone {
+		if err := guardCan(s.dev); err != nil {
+			opts.Log.Warn("should this server be killed, programs that use the mount may wait for ever: its guard cannot end the connection",
+				"dir", dir, "cause", err)
+		}
 		if s.unguard, err = startGuard(dir, s.dev); err != nil {
 			unix.Close(s.devFuse)
 			return nil, fmt.Errorf("mount %s: start helper process: %w", dir, err)
