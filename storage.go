@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net/url"
 	"slices"
 	"strings"
@@ -37,7 +38,7 @@ func schemes() map[string]opener {
 	}
 	return map[string]opener{
 		"file": func(ctx context.Context, zurl string, _ *storageOptions) (zodb.Storage, error) {
-			return filestorage.Open(ctx, zurl, filestorage.Options{})
+			return filestorage.Open(ctx, zurl, filestorage.Options{Log: slog.Default()})
 		},
 		"zeo": func(ctx context.Context, zurl string, o *storageOptions) (zodb.Storage, error) {
 			return zeo.Open(ctx, zurl, zeo.Options{Timeout: o.Timeout})

@@ -28,6 +28,10 @@ type dataFile struct {
 	last  zodb.Tid  // its tid, 0 if there is none
 	next  *dataFile // what replaced this file, nil while nothing has; owns a reference
 
+	high   zodb.Tid // the greatest tid before a time-stamp reduction, else 0; see reduce. Set while it is opened, as is
+	opened zodb.Tid // last, and
+	start  int64    // end, when it was opened
+
 	id      identity
 	extents extents
 	lastTxn atomic.Pointer[txnAt] // the header looked at last: neighbouring records share it
@@ -112,9 +116,11 @@ func (f *dataFile) buildIndex(ctx context.Context, opt Options) error {
 		}
 		t, err := sc.txn(f.end)
 		if err == errIncomplete {
+			f.opened, f.start = f.last, f.end
 			return nil
 		}
 		if err == nil {
+			f.reduce(t, opt)
 			err = f.apply(t)
 		}
 		if err != nil {
@@ -125,6 +131,21 @@ func (f *dataFile) buildIndex(ctx context.Context, opt Options) error {
 			looked = time.Now()
 		}
 	}
+}
+
+// reduce deals with a transaction that has a lower tid than one before it, in a file that is being opened: a merged
+// database, or a clock that went back. As for Python it is the last one then, and what has later tids is to come: head
+// reaches it with the first commit that passes them, which is reported as a gap, since no commit names what it changed.
+func (f *dataFile) reduce(t txn, opt Options) {
+	if t.Tid > f.last || t.Tid == 0 {
+		return
+	}
+	if f.high == 0 && opt.Log != nil {
+		opt.Log.Warn("time-stamp reduction: a transaction has a lower tid than the one before it; that one is served once head has passed it",
+			"file", f.path, "pos", t.pos, "tid", t.Tid, "before", f.last)
+	}
+	f.high = max(f.high, f.last)
+	f.last = t.Tid - 1
 }
 
 // apply enters a transaction that begins at f.end. Every record must name as its previous one what

@@ -234,6 +234,15 @@ func (s *Storage) Follow(ctx context.Context, after zodb.Tid, fn func(zodb.Commi
 // report reports what is before end in the cursor's file.
 func (s *Storage) report(ctx context.Context, c *cursor, end int64, fn func(zodb.Commit) error) error {
 	var err error
+	if c.pos == 0 && c.last < c.f.high { // transactions are not in the order of their tids
+		c.pos = c.f.start
+		if since := c.last; since < c.f.opened {
+			c.last = c.f.opened
+			if err := fn(zodb.Commit{Tid: c.last, Gap: max(since, 1)}); err != nil {
+				return err
+			}
+		}
+	}
 	if c.pos == 0 {
 		c.pos, err = c.f.locate(ctx, c.last, end)
 		if bad := c.f.check(false); bad != nil {
@@ -277,7 +286,11 @@ func (s *Storage) report(ctx context.Context, c *cursor, end int64, fn func(zodb
 			}
 			gap.Tid = 0
 		}
-		if err := fn(t.commit()); err != nil {
+		com := t.commit()
+		if since < c.f.high {
+			com = zodb.Commit{Tid: t.Tid, Gap: max(since, 1)}
+		}
+		if err := fn(com); err != nil {
 			return err
 		}
 	}

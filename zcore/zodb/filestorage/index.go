@@ -80,6 +80,7 @@ func (f *dataFile) fits(index *fsformat.Index, end int64) (last zodb.Tid, err er
 	// is where the index must point.
 	sc := newScanner(f.f)
 	seen := map[zodb.Oid]bool{}
+	newer := zodb.TidMax
 	for p, n := end, 0; p > fsformat.MagicLen && n < fitTxns && len(seen) < fitRecs; n++ {
 		h, err := f.before(p)
 		if err != nil {
@@ -92,6 +93,10 @@ func (f *dataFile) fits(index *fsformat.Index, end int64) (last zodb.Tid, err er
 		if err != nil {
 			return 0, fmt.Errorf("no transaction ends at position %d: %w", p, err)
 		}
+		if t.Tid >= newer {
+			return 0, fmt.Errorf("transactions are not in the order of their tids at position %d", p)
+		}
+		newer = t.Tid
 		if last == 0 { // also an undone one, as Python without an index says
 			last = t.Tid
 		}

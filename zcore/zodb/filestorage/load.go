@@ -140,13 +140,13 @@ func (v view) find(ctx context.Context, at zodb.Tid) (rev, data rec, until zodb.
 		if rev, err = v.f.rec(v.oid, pos, v.end); err != nil {
 			return rec{}, rec{}, 0, err
 		}
-		if rev.Tid >= until {
+		if rev.Tid >= until && v.f.high == 0 {
 			return rec{}, rec{}, 0, rev.damage("has a previous record that is not older")
 		}
 		if rev.Tid <= at {
 			break
 		}
-		later, until, pos = rev, rev.Tid, rev.Prev
+		later, until, pos = rev, min(until, rev.Tid), rev.Prev
 		if pos == 0 {
 			break
 		}
