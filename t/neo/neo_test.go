@@ -93,7 +93,7 @@ func TestTweak(t *testing.T) {
 	c.AddStorage()
 	c.WaitPending()
 	c.Ctl("add", "all")
-	c.Ctl("tweak", "S1")
+	c.Tweak(c.Storages[0])
 	zeo.Eventually(t, "others have what S1 has", func() bool {
 		for _, row := range c.Cells() {
 			if row[2] != neo.UpToDate && row[3] != neo.UpToDate {

@@ -161,6 +161,13 @@ func (w *Writer) Pack(tid zodb.Tid) {
 	w.must("pack", map[string]any{"tid": uint64(tid)}, nil)
 }
 
+// Operational tells whether the cluster lets clients in now.
+func (w *Writer) Operational() (yes bool) {
+	w.t.Helper()
+	w.must("operational", nil, &yes)
+	return yes
+}
+
 // Head is the last transaction.
 func (w *Writer) Head() (tid zodb.Tid) {
 	w.t.Helper()

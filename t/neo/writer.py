@@ -12,7 +12,7 @@ import traceback
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), 'pyneo'))
 
-from client import Client, number  # noqa: E402
+from client import Client, Lost, NEOError, number  # noqa: E402
 
 
 def p64(n):
@@ -21,8 +21,10 @@ def p64(n):
 
 class Writer:
     def __init__(self, protocol, cluster, masters, *certs):
+        self.args = int(protocol), cluster
         addresses = [(host, int(port)) for host, _, port in (m.rpartition(':') for m in masters.split(','))]
-        self.client = Client(int(protocol), cluster, addresses, certs or None)
+        self.args += addresses, certs or None
+        self.client = Client(*self.args)
 
     def commit(self, objs, tid=None, checked=()):
         """objs: [oid, data] each, null deletes; checked: oids that must stay as they are."""
@@ -64,6 +66,17 @@ class Writer:
     def sync(self):
         """Waits until the cluster is operational."""
         self.client.retry(lambda: None)
+
+    def operational(self):
+        """Whether a client that comes now is let in."""
+        c = Client(*self.args, patience=0)
+        try:
+            c.connect()
+            return True
+        except (Lost, NEOError):
+            return False
+        finally:
+            c.close()
 
     def primary(self):
         """The address of the master that leads."""

@@ -38,6 +38,7 @@ type Writer struct {
 
 	mu   sync.Mutex
 	tids int                   // guarded by mu; commits
+	last zodb.Tid              // guarded by mu; of them
 	revs map[zodb.Tid]revision // guarded by mu
 	err  error                 // guarded by mu; why no more come
 }
@@ -98,6 +99,7 @@ func (w *Writer) follow(lines *bufio.Scanner) {
 		}
 		w.mu.Lock()
 		w.tids++
+		w.last = tid
 		w.revs[tid], w.err = now, errors.Join(w.err, err)
 		w.mu.Unlock()
 	}
@@ -133,6 +135,13 @@ func (w *Writer) at(tid zodb.Tid) (revision, error) {
 		}
 	}
 	return revision{}, fmt.Errorf("the writer does not tell of %s", tid)
+}
+
+// Last is the last commit that the writer has told of.
+func (w *Writer) Last() zodb.Tid {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.last
 }
 
 func (w *Writer) count() int {
