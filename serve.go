@@ -31,12 +31,36 @@ type serveCmd struct {
 
 	DebugAddr string `name:"debug-addr" placeholder:"HOST:PORT" help:"Serve profiles of this process (pprof) at this loopback address."`
 
+	boundOptions
 	accessOptions
 	storageOptions
 	nineOptions
 
 	dropIn   bool // access as existing clients count on it
 	usedHere bool // this process itself reads the mount, as the demo does
+}
+
+// boundOptions bound what one client may have of the server; 0 is the default.
+type boundOptions struct {
+	PinWindow  int `name:"pin-window" default:"256" help:"Pins sent to a client that it has not acknowledged yet; others wait for these."`
+	MaxLinks   int `name:"max-watch-links" default:"1024" help:"Watch links that one process, or one guest, may have open."`
+	MaxWaiting int `name:"max-watch-requests" default:"4096" help:"Watch requests that one process, or one guest, may have under way."`
+	MaxBases   int `name:"max-bases" default:"16384" help:"Files under bases that may be read by one guest, or through the mount."`
+}
+
+func (b *boundOptions) check() error {
+	for _, n := range []struct {
+		name string
+		v    int
+	}{
+		{"pin-window", b.PinWindow}, {"max-watch-links", b.MaxLinks},
+		{"max-watch-requests", b.MaxWaiting}, {"max-bases", b.MaxBases},
+	} {
+		if n.v < 0 {
+			return usagef("--%s must not be negative", n.name)
+		}
+	}
+	return nil
 }
 
 // The values of --on-file-change.
@@ -61,6 +85,9 @@ func (c *serveCmd) Run(p *program) error {
 	}
 	if c.ReadAhead < 0 {
 		return usagef("--read-ahead-kb must not be negative")
+	}
+	if err := c.boundOptions.check(); err != nil {
+		return err
 	}
 	if err := c.checkTLS(); err != nil {
 		return err
@@ -119,7 +146,9 @@ func (c *serveCmd) start(p *program) (_ *server, err error) {
 		return nil, err
 	}
 	s.core, err = zcore.New(p.ctx, s.stor, zcore.Options{
-		PinTimeout: c.PinTimeout, Retention: c.Retention, FileChangeEndsAll: c.OnFileChange == changeEndsAll, Log: p.log,
+		PinTimeout: c.PinTimeout, Retention: c.Retention,
+		PinWindow: c.PinWindow, MaxLinks: c.MaxLinks, MaxWaiting: c.MaxWaiting, MaxBases: c.MaxBases,
+		FileChangeEndsAll: c.OnFileChange == changeEndsAll, Log: p.log,
 	})
 	if err != nil {
 		return nil, err

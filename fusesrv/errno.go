@@ -26,6 +26,7 @@ func status(err error) fuse.Status {
 		{tree.ErrInvalid, syscall.EINVAL},
 		{tree.ErrReadOnly, syscall.EROFS},
 		{tree.ErrPermission, syscall.EPERM},
+		{tree.ErrTooMany, syscall.EMFILE},
 		{tree.ErrNotDir, syscall.ENOTDIR},
 		{tree.ErrIsDir, syscall.EISDIR},
 		{tree.ErrStale, syscall.ESTALE}, // of an open by an old name: the kernel looks that up anew

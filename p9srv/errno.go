@@ -38,6 +38,7 @@ func errnoOf(err error) linux.Errno {
 		{tree.ErrInvalid, linux.EINVAL},
 		{tree.ErrReadOnly, linux.EROFS},
 		{tree.ErrPermission, linux.EPERM},
+		{tree.ErrTooMany, linux.EMFILE},
 		{tree.ErrNotDir, linux.ENOTDIR},
 		{tree.ErrIsDir, linux.EISDIR},
 		{tree.ErrNotConn, linux.EIO}, // the connection is there; the database is not

@@ -55,11 +55,14 @@ func (c *Core) LookupBase(ctx context.Context, base zodb.Tid, oid zodb.Oid) (*Ba
 	return &BaseFile{r, f}, nil
 }
 
-// base returns the set for a file under a base, made at need.
+// base returns the set for a file under a base, made at need; nil when there are too many.
 func (d *Domain) base(key baseKey) *baseSet {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	s := d.bases[key]
+	if s == nil && len(d.bases) >= d.maxBases {
+		return nil
+	}
 	if s == nil {
 		s = &baseSet{read: map[Blk]bool{}, watches: map[*clientWatch]struct{}{}, bad: map[Blk]struct{}{}}
 		d.bases[key] = s
@@ -128,6 +131,10 @@ func (b *BaseFile) Read(ctx context.Context, dom *Domain, size int, off int64) (
 	wctx, done := c.within(ctx)
 	defer done()
 	set := dom.base(baseKey{b.rev, b.f.Oid()})
+	if set == nil {
+		c.nRefused.Add(1)
+		return Data{}, fmt.Errorf("%w: files under %d bases were read, take the base from head/base", ErrTooMany, dom.maxBases)
+	}
 	parts := splitBlocks(off, int(min(int64(size), b.size-off)), b.bf.Blksize)
 	msgs, wait, err := b.pinReaders(wctx, dom, set, parts)
 	var d Data
@@ -275,6 +282,9 @@ func (l *Link) checkBase(r watch.Request, f *HeadFile) error {
 		return fmt.Errorf("base @%s is older than this server (@%s): take a new one from head/base", r.Base, l.c.T0())
 	case r.Base < f.h.Epoch:
 		return fmt.Errorf("file epoch detected @%s in between (base,head=@%s]", f.h.Epoch, l.c.Head())
+	case l.dom.base(baseKey{r.Base, r.Oid}) == nil:
+		l.c.nRefused.Add(1)
+		return fmt.Errorf("files under %d bases are in use: take the base from head/base", l.dom.maxBases)
 	}
 	return nil
 }

@@ -63,12 +63,12 @@ func (c *Core) dirty(batch []zodb.Commit, deltas [][]history.FileDelta) map[zodb
 
 // dropChanged removes what changed from the page cache, keeping it for @rev where it can, then has
 // sizes and mtimes asked anew. It returns when no page with content older than t is left.
-func (c *Core) dropChanged(ctx context.Context, files map[zodb.Oid]*dirty, old, t zodb.Tid) error {
+func (c *Core) dropChanged(ctx, help context.Context, files map[zodb.Oid]*dirty, old, t zodb.Tid) error {
 	g, gctx := errgroup.WithContext(ctx)
 	g.SetLimit(dropParallel)
 	for _, d := range files {
 		for blk, ch := range d.blks {
-			g.Go(func() error { return c.dropBlk(gctx, d.f, blk, ch, t) })
+			g.Go(func() error { return c.dropBlk(gctx, help, d.f, blk, ch, t) })
 		}
 	}
 	if err := g.Wait(); err != nil {
@@ -92,7 +92,7 @@ func (c *Core) dropChanged(ctx context.Context, files map[zodb.Oid]*dirty, old, 
 }
 
 // dropBlk invalidates one block, having it kept for @rev where it can.
-func (c *Core) dropBlk(ctx context.Context, f *HeadFile, blk Blk, ch change, t zodb.Tid) error {
+func (c *Core) dropBlk(ctx, help context.Context, f *HeadFile, blk Blk, ch change, t zodb.Tid) error {
 	c.step(StepInvalidate)
 	if err := c.waitQuiet(ctx, f, blk, t); err != nil {
 		return err
@@ -105,7 +105,7 @@ func (c *Core) dropBlk(ctx context.Context, f *HeadFile, blk Blk, ch change, t z
 		return err
 	}
 	defer unlock()
-	c.keepOld(ctx, f, blk, ch)
+	c.keepOld(ctx, help, f, blk, ch)
 	return c.pc.Invalidate(f.Oid(), int64(blk)*f.h.Blksize, f.h.Blksize)
 }
 

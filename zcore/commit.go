@@ -127,7 +127,9 @@ func (c *Core) commit(ctx context.Context, batch []zodb.Commit) error {
 		return err
 	}
 	files := c.dirty(batch, deltas)
-	if err := c.dropChanged(ctx, files, old, last); err != nil {
+	help, helped := c.forHelp(ctx)
+	defer helped()
+	if err := c.dropChanged(ctx, help, files, old, last); err != nil {
 		return err
 	}
 	c.step(StepDropped)
@@ -143,7 +145,7 @@ func (c *Core) commit(ctx context.Context, batch []zodb.Commit) error {
 	c.step(StepAnnounced)
 	if len(lines) > 0 { // they come when all is applied
 		for _, d := range files {
-			d.f.waitKept(ctx)
+			d.f.waitKept(ctx, help)
 		}
 		c.tellZheads(lines)
 	}
@@ -154,8 +156,7 @@ func (c *Core) moveView(tid zodb.Tid) (old, now zodb.Tid) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	old, c.view = c.view, tid
-	close(c.viewMove)
-	c.viewMove = make(chan struct{})
+	c.viewWaits.reached(tid)
 	return old, tid
 }
 
@@ -165,8 +166,7 @@ func (c *Core) announce(tid zodb.Tid) (lines []zheadLine) {
 	defer c.mu.Unlock()
 	c.head = tid
 	c.received = c.received[min(1, len(c.received)):]
-	close(c.headMove)
-	c.headMove = make(chan struct{})
+	c.headWaits.reached(tid)
 	for z := range c.zheads {
 		lines = append(lines, zheadLine{z, tid})
 	}

@@ -42,6 +42,10 @@ type Options struct {
 	Retention  time.Duration // how long commits are remembered, and how far before the start watches may begin; default 1 minute
 	NodeBytes  int           // bound of the cache of BTree nodes; default 64 MiB
 	BlockBytes int           // bound of the cache of recently used blocks; default 64 MiB
+	PinWindow  int           // pins of a link sent and not acknowledged; default 256
+	MaxLinks   int           // watch links of a process, or of a guest; default 1024
+	MaxWaiting int           // watch requests under way of a process, or of a guest; default 4096
+	MaxBases   int           // files under bases read by a guest, or through the mount; default 16384
 	Log        *slog.Logger  // default slog.Default()
 
 	// FileChangeEndsAll has EIO mode follow when a bigfile that was looked up is deleted, or its block size, table or
@@ -69,26 +73,28 @@ type Core struct {
 	uploadIdle  chan struct{} // bounds uploads that are in no hurry
 	keeping     chan struct{} // bounds old blocks on their way to @rev
 	keepStore   chan struct{} // bounds those being stored
+	keepStuck   atomic.Bool   // a commit has waited for that in vain, and nothing was kept since
 
 	ctx    context.Context // ends with EIO mode or after Run
 	cancel context.CancelCauseFunc
 	failed chan struct{} // closed in EIO mode
 
-	mu       sync.Mutex
-	view     zodb.Tid                  // mu; new reads of head are served as of this
-	head     zodb.Tid                  // mu; announced
-	viewMove chan struct{}             // mu; closed and replaced when view moves
-	headMove chan struct{}             // mu; closed and replaced when head moves
-	files    map[zodb.Oid]*HeadFile    // mu
-	failing  []*HeadFile               // mu; failed, and not forgotten yet
-	lost     map[zodb.Oid]*HeadFile    // mu; the last that failed and was forgotten, until it is found again
-	revs     map[revKey]*keptRev       // mu; attributes kept for pins
-	base     headBase                  // mu
-	zheads   map[*ZheadStream]struct{} // mu
-	killing  map[int]int               // mu; faulty links by process, while it is being killed
-	failure  error                     // mu
-	queue    []zodb.Commit             // mu; followed, not yet published
-	queued   chan struct{}             // cap 1; told when queue grew
+	mu        sync.Mutex
+	view      zodb.Tid                  // mu; new reads of head are served as of this
+	head      zodb.Tid                  // mu; announced
+	viewWaits waits                     // mu
+	headWaits waits                     // mu
+	files     map[zodb.Oid]*HeadFile    // mu
+	failing   []*HeadFile               // mu; failed, and not forgotten yet
+	lost      map[zodb.Oid]*HeadFile    // mu; the last that failed and was forgotten, until it is found again
+	revs      map[revKey]*keptRev       // mu; attributes kept for pins
+	base      headBase                  // mu
+	zheads    map[*ZheadStream]struct{} // mu
+	owners    map[any]*owner            // mu; of links, by process id or domain
+	killing   map[int]int               // mu; faulty links by process, while it is being killed
+	failure   error                     // mu
+	queue     []zodb.Commit             // mu; followed, not yet published
+	queued    chan struct{}             // cap 1; told when queue grew
 
 	received []time.Time        // mu; when the commits came that are not announced
 	links    map[*Link]struct{} // mu; open
@@ -97,7 +103,7 @@ type Core struct {
 
 	outage atomic.Int64 // when the database last failed to answer, Unix ns; 0 once it answered again
 
-	nLink, nWatch, nPinned, nPin, nKill atomic.Int64
+	nLink, nWatch, nPinned, nPin, nKill, nRefused atomic.Int64
 }
 
 // New reads the head of stor. It does not own stor: the caller closes it after Run has returned.
@@ -112,6 +118,7 @@ func New(ctx context.Context, stor zodb.Storage, opts Options) (*Core, error) {
 	if opts.Grace == 0 {
 		opts.Grace = 5 * time.Millisecond
 	}
+	opts.bounds()
 	if opts.Log == nil {
 		opts.Log = slog.Default()
 	}
@@ -122,7 +129,7 @@ func New(ctx context.Context, stor zodb.Storage, opts Options) (*Core, error) {
 			Retention: opts.Retention, NodeBytes: opts.NodeBytes, BlockBytes: opts.BlockBytes,
 			Retry: func(ctx context.Context, load func() error) error { return c.retry(ctx, "delta", load) },
 		}),
-		host:        newDomain("host", true),
+		host:        newDomain("host", true, opts.MaxBases),
 		zeros:       make([]byte, 1<<20),
 		pageSize:    4096,
 		smallRead:   32 << 10,
@@ -133,8 +140,6 @@ func New(ctx context.Context, stor zodb.Storage, opts Options) (*Core, error) {
 		failed:      make(chan struct{}),
 		view:        head,
 		head:        head,
-		viewMove:    make(chan struct{}),
-		headMove:    make(chan struct{}),
 		files:       map[zodb.Oid]*HeadFile{},
 		lost:        map[zodb.Oid]*HeadFile{},
 		links:       map[*Link]struct{}{},
@@ -142,6 +147,7 @@ func New(ctx context.Context, stor zodb.Storage, opts Options) (*Core, error) {
 		revs:        map[revKey]*keptRev{},
 		zheads:      map[*ZheadStream]struct{}{},
 		killing:     map[int]int{},
+		owners:      map[any]*owner{},
 		queued:      make(chan struct{}, 1),
 	}
 	c.base = headBase{tid: head, since: time.Now(), hold: c.tail.Hold(head)}
@@ -184,14 +190,22 @@ func (c *Core) Host() *Domain { return c.host }
 // Stats are the counters of .wcfs/stats that the core owns.
 type Stats struct {
 	BigFile, ZHeadLink, WatchLink, Watch, PinnedBlk, Pin, PinKill int64
+
+	Waiting int64 // watch requests under way
+	Refused int64 // links, watch requests and bases that were too many
 }
 
 // Stats never waits.
 func (c *Core) Stats() Stats {
 	c.mu.Lock()
 	files, zheads := len(c.files), len(c.zheads)
+	waiting := 0
+	for _, o := range c.owners {
+		waiting += o.waiting
+	}
 	c.mu.Unlock()
 	return Stats{
+		Waiting: int64(waiting), Refused: c.nRefused.Load(),
 		BigFile: int64(files), ZHeadLink: int64(zheads), WatchLink: c.nLink.Load(), Watch: c.nWatch.Load(),
 		PinnedBlk: c.nPinned.Load(), Pin: c.nPin.Load(), PinKill: c.nKill.Load(),
 	}

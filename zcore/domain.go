@@ -16,16 +16,17 @@ type Domain struct {
 	nextID int                  // mu
 	bases  map[baseKey]*baseSet // mu
 
-	erred erredReads // has its own mutex, a leaf
+	maxBases int        // sets in bases
+	erred    erredReads // has its own mutex, a leaf
 }
 
-func newDomain(name string, local bool) *Domain {
-	return &Domain{name: name, local: local, onFail: map[int]func(){}, bases: map[baseKey]*baseSet{}}
+func newDomain(name string, local bool, maxBases int) *Domain {
+	return &Domain{name: name, maxBases: maxBases, local: local, onFail: map[int]func(){}, bases: map[baseKey]*baseSet{}}
 }
 
 // NewDomain makes the domain of a remote guest; named tells that all its connections are known to be.
 func (c *Core) NewDomain(name string, named bool) *Domain {
-	d := newDomain(name, false)
+	d := newDomain(name, false, c.opts.MaxBases)
 	d.anonymous = !named
 	return d
 }

@@ -16,5 +16,6 @@ var (
 	ErrIsDir       = errors.New("is a directory")
 	ErrNotConn     = errors.New("server is in EIO mode")
 	ErrInterrupted = errors.New("interrupted")
+	ErrTooMany     = errors.New("too many at once")
 	ErrIO          = errors.New("database failed to answer")
 )

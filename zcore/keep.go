@@ -12,7 +12,7 @@ import (
 const (
 	keeps     = 16          // old blocks being kept at once, over all files
 	keepStore = 2           // of those, being stored
-	keepWait  = time.Second // how long others wait for old blocks to be kept: it is but a help
+	keepWait  = time.Second // how long a commit as a whole waits for old blocks to be kept: it is but a help
 )
 
 // keep is an old block on its way to its @rev: what it is was settled before the block was dropped from
@@ -33,17 +33,8 @@ type keep struct {
 }
 
 // keepOld has the old content of a block that is cached whole kept under its @rev.
-func (c *Core) keepOld(ctx context.Context, f *HeadFile, blk Blk, ch change) {
-	if !c.canKeep(f, blk, ch) || !c.isCached(f, blk) {
-		return
-	}
-	late := time.NewTimer(keepWait)
-	defer late.Stop()
-	select {
-	case c.keeping <- struct{}{}:
-	case <-late.C:
-		return
-	case <-ctx.Done():
+func (c *Core) keepOld(ctx, help context.Context, f *HeadFile, blk Blk, ch change) {
+	if !c.canKeep(f, blk, ch) || !c.isCached(f, blk) || !c.takeKeeping(ctx, help) {
 		return
 	}
 	k := &keep{c: c, f: f, blk: blk, ch: ch, done: make(chan struct{})}
@@ -56,6 +47,33 @@ func (c *Core) keepOld(ctx context.Context, f *HeadFile, blk Blk, ch change) {
 	f.keeps = append(f.keeps, k)
 	f.mu.Unlock()
 	go k.run()
+}
+
+// forHelp is how long a commit waits for help, in all its steps. Where the commit before waited in vain, and nothing
+// has been kept since, it does not wait.
+func (c *Core) forHelp(ctx context.Context) (help context.Context, done context.CancelFunc) {
+	if c.keepStuck.Load() {
+		help, done = context.WithCancel(ctx)
+		done()
+		return help, done
+	}
+	return context.WithTimeout(ctx, keepWait)
+}
+
+// takeKeeping takes the right to keep a block. Once help is over it does not wait for that.
+func (c *Core) takeKeeping(ctx, help context.Context) bool {
+	select {
+	case c.keeping <- struct{}{}:
+		return true
+	default:
+	}
+	select {
+	case c.keeping <- struct{}{}:
+		return true
+	case <-help.Done():
+		c.keepStuck.Store(ctx.Err() == nil)
+		return false
+	}
 }
 
 // canKeep tells whether it is known what the block was, and that it was inside the file.
@@ -131,6 +149,7 @@ func (k *keep) end() {
 	}
 	f.mu.Unlock()
 	close(k.done)
+	k.c.keepStuck.Store(false)
 	<-k.c.keeping
 }
 
@@ -167,22 +186,19 @@ func (k *keep) store(ctx context.Context) error {
 }
 
 // waitKept waits until the old blocks of a file that are on their way to their @rev are there: for who
-// looks at what is cached there. It does not wait for long.
-func (f *HeadFile) waitKept(ctx context.Context) {
+// looks at what is cached there. It does not wait for long: until help is over.
+func (f *HeadFile) waitKept(ctx, help context.Context) {
 	f.mu.Lock()
 	list := append([]*keep(nil), f.keeps...)
 	f.mu.Unlock()
 	if len(list) == 0 {
 		return
 	}
-	late := time.NewTimer(keepWait)
-	defer late.Stop()
 	for _, k := range list {
 		select {
 		case <-k.done:
-		case <-late.C:
-			return
-		case <-ctx.Done():
+		case <-help.Done():
+			f.c.keepStuck.Store(ctx.Err() == nil)
 			return
 		}
 	}
@@ -192,6 +208,8 @@ func (f *HeadFile) waitKept(ctx context.Context) {
 // moment head has moved on. It matters to those who share the page cache.
 func (c *Core) WaitKept(ctx context.Context, dom *Domain, oid zodb.Oid) {
 	if f := c.file(oid); f != nil && dom == c.host && c.reachable() {
-		f.waitKept(ctx)
+		help, done := context.WithTimeout(ctx, keepWait)
+		defer done()
+		f.waitKept(ctx, help)
 	}
 }

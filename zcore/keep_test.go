@@ -90,7 +90,7 @@ func TestHeadDoesNotWaitForKeeping(t *testing.T) {
 	w.must("keeping", reached)
 	opened := background(func() bool { w.core.WaitKept(t.Context(), w.core.Host(), w.f); return true })
 	line := background(func() string { b, _ := z.Read(t.Context(), 100); return string(b) })
-	other := background(func() bool { w.core.WaitKept(t.Context(), newDomain("guest", false), w.f); return true })
+	other := background(func() bool { w.core.WaitKept(t.Context(), newDomain("guest", false, 9), w.f); return true })
 	<-other
 	mustNot(t, "an open under @rev does not wait for what is being kept", opened)
 	mustNot(t, "the zhead line comes before the old block is kept", line)
@@ -182,7 +182,7 @@ func (a *allCached) wantStored(w *world, want ...string) {
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	f.waitKept(w.t.Context())
+	f.waitKept(w.t.Context(), w.t.Context())
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if !slices.Equal(a.stored, want) {

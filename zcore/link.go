@@ -21,6 +21,9 @@ type Link struct {
 	// baseOnly: the client's reads go through a page cache that is not controlled (virtfs).
 	baseOnly bool
 
+	window chan struct{} // a place for each pin that is sent and not acknowledged
+	owner  *owner        // whom it counts for
+
 	ctx    context.Context // ends when the link has ended: nothing of it is waited for any more
 	cancel context.CancelCauseFunc
 	more   chan struct{} // cap 1; told when out grew or ended
@@ -33,6 +36,7 @@ type Link struct {
 	closed bool                      // mu; the client closed its last descriptor
 	stream uint64                    // mu; last stream a request of ours went out on
 	asked  map[uint64]*asked         // mu; our requests without a reply
+	order  []uint64                  // mu; their streams, ascending; some may have a reply
 	byOid  map[zodb.Oid]*watchOnLink // mu
 
 	fault    sync.Once
@@ -51,6 +55,9 @@ type asked struct {
 // maxUnread is how many bytes of what it was sent a client may leave unread and still ask for more.
 const maxUnread = 16 << 20
 
+// maxOwed is how many pins, most of watches that are gone, a client may leave without reply and still ask for more.
+const maxOwed = 1 << 16
+
 var (
 	errLinkEnded    = errors.New("watch link has ended")
 	errDomainFailed = fmt.Errorf("a client of this guest did not acknowledge a pin: %w", ErrIO)
@@ -62,7 +69,12 @@ func (c *Core) OpenLink(dom *Domain, proc Process) (*Link, error) {
 	if c.isFailed() {
 		return nil, ErrNotConn
 	}
+	owner, err := c.addLink(dom, proc)
+	if err != nil {
+		return nil, err
+	}
 	l := &Link{
+		owner: owner, window: make(chan struct{}, c.opts.PinWindow),
 		c: c, dom: dom, proc: proc, more: make(chan struct{}, 1),
 		asked: map[uint64]*asked{}, byOid: map[zodb.Oid]*watchOnLink{}, killed: make(chan struct{}),
 	}
@@ -169,7 +181,7 @@ func (l *Link) Write(ctx context.Context, p []byte) (int, error) {
 // handle does one line of the client's.
 func (l *Link) handle(line string) {
 	l.mu.Lock()
-	deaf, unread := l.deaf, len(l.out)
+	deaf, unread, owed := l.deaf, len(l.out), len(l.asked)
 	l.mu.Unlock()
 	if deaf {
 		return
@@ -184,6 +196,8 @@ func (l *Link) handle(line string) {
 		l.end()
 	case unread > maxUnread:
 		l.hangUp(fmt.Sprintf("%d bytes of replies are not being read", unread))
+	case owed > maxOwed:
+		l.hangUp(fmt.Sprintf("%d pins are not being acknowledged", owed))
 	default:
 		r, err := watch.ParseRequest(msg)
 		if err != nil {
@@ -220,12 +234,26 @@ func (l *Link) ask(ctx context.Context, msg string) (uint64, *asked) {
 	l.stream += 2
 	stream, a := l.stream, &asked{reply: make(chan string, 1), sent: time.Now(), gone: make(chan struct{})}
 	l.asked[stream] = a
+	l.order = append(l.order, stream)
 	if !l.ended { // here, so that streams ascend
 		l.out = append(l.out, watch.Line(stream, msg)...)
 	}
 	l.mu.Unlock()
 	l.wake()
 	return stream, a
+}
+
+// oldest tells whether a request is the oldest of those whose reply is waited for: a client may answer them one after another.
+func (l *Link) oldest(stream uint64) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for len(l.order) > 0 {
+		if a := l.asked[l.order[0]]; a != nil && !a.late {
+			break
+		}
+		l.order = l.order[1:]
+	}
+	return len(l.order) > 0 && l.order[0] == stream
 }
 
 // forgetReply has the reply to a request ignored, whatever it is. If that was the last thing that a
@@ -283,6 +311,7 @@ func (l *Link) stop(cause error) {
 // acknowledged that is a fault.
 func (l *Link) Close() {
 	l.c.nLink.Add(-1)
+	l.c.dropLink(l.owner)
 	l.mu.Lock()
 	ended := l.ended
 	l.deaf, l.ended, l.closed = true, true, true

@@ -134,6 +134,8 @@ func (w *clientWatch) sendOne(blk Blk, p *pinned, m *pinMsg) error {
 	if w.l.poisoned.Load() {
 		return w.l.after()
 	}
+	leave := w.enterWindow(p)
+	defer leave()
 	pin := watch.Pin{Oid: w.f.Oid(), Blk: blk, Rev: m.rev, Head: m.rev == tidHead}
 	if pin.Head && w.hasBase {
 		pin.Head, pin.Rev = false, w.base
@@ -153,6 +155,25 @@ func (w *clientWatch) sendOne(blk Blk, p *pinned, m *pinMsg) error {
 		l.faulty(pin, why)
 	}
 	return l.after()
+}
+
+// enterWindow takes a place among the pins of the link that are sent and not acknowledged. Readers that need not wait
+// for a pin do not wait for a place either.
+func (w *clientWatch) enterWindow(p *pinned) (leave func()) {
+	leave = func() { <-w.l.window }
+	select {
+	case w.l.window <- struct{}{}:
+		return leave
+	default:
+	}
+	w.setStuck(p, true)
+	defer w.setStuck(p, false)
+	select {
+	case w.l.window <- struct{}{}:
+		return leave
+	case <-w.ctx.Done():
+		return func() {}
+	}
 }
 
 // after tells what the end of a pin means for those who wait for it: only where a client cannot be
@@ -207,7 +228,8 @@ func (w *clientWatch) setStuck(p *pinned, stuck bool) {
 }
 
 // waitAck waits for the reply to a pin; it returns what is wrong, or "". While the database does not
-// answer the clock stands still.
+// answer the clock stands still, and it does until all pins sent before this one on the link are acknowledged: a client that
+// goes on acknowledging is never too slow.
 func (w *clientWatch) waitAck(stream uint64, a *asked) (why string) {
 	l := w.l
 	limit := l.c.opts.PinTimeout
@@ -232,7 +254,7 @@ func (w *clientWatch) waitAck(stream uint64, a *asked) (why string) {
 			l.forgetReply(stream)
 			return ""
 		case now := <-tick.C:
-			if l.c.reachable() {
+			if l.c.reachable() && l.oldest(stream) {
 				used += now.Sub(last)
 			}
 			last = now

@@ -1,6 +1,7 @@
 package zcore
 
 import (
+	"container/heap"
 	"context"
 	"fmt"
 	"time"
@@ -103,33 +104,66 @@ func (c *Core) retry(ctx context.Context, what string, load func() error) error 
 	}
 }
 
+// waits are those who wait for a tid to be reached, the first to go on in front. A move costs nothing for the others.
+type waits []*waiter
+
+type waiter struct {
+	tid   zodb.Tid
+	index int           // in waits; -1 when it is not there any more
+	there chan struct{} // closed when tid is reached
+}
+
+func (w waits) Len() int           { return len(w) }
+func (w waits) Less(i, j int) bool { return w[i].tid < w[j].tid }
+func (w waits) Swap(i, j int)      { w[i], w[j] = w[j], w[i]; w[i].index, w[j].index = i, j }
+func (w *waits) Push(x any)        { x.(*waiter).index = len(*w); *w = append(*w, x.(*waiter)) }
+func (w *waits) Pop() any {
+	last := len(*w) - 1
+	x := (*w)[last]
+	(*w)[last] = nil
+	*w, x.index = (*w)[:last], -1
+	return x
+}
+
+// reached lets go on who waits for tid or less.
+func (w *waits) reached(tid zodb.Tid) {
+	for len(*w) > 0 && (*w)[0].tid <= tid {
+		close(heap.Pop(w).(*waiter).there)
+	}
+}
+
 // waitView waits until the current view has reached tid.
 func (c *Core) waitView(ctx context.Context, tid zodb.Tid) error {
-	return c.waitMove(ctx, func() (bool, chan struct{}) { return c.view >= tid, c.viewMove })
+	return c.waitFor(ctx, &c.view, &c.viewWaits, tid)
 }
 
 // waitHead waits until tid is announced.
 func (c *Core) waitHead(ctx context.Context, tid zodb.Tid) error {
-	return c.waitMove(ctx, func() (bool, chan struct{}) { return c.head >= tid, c.headMove })
+	return c.waitFor(ctx, &c.head, &c.headWaits, tid)
 }
 
-// waitMove waits until there says so; there is called with mu held and also returns what to wait for.
-func (c *Core) waitMove(ctx context.Context, there func() (bool, chan struct{})) error {
-	for {
-		c.mu.Lock()
-		ok, moved := there()
+// waitFor waits until now, guarded by mu, has reached tid.
+func (c *Core) waitFor(ctx context.Context, now *zodb.Tid, ws *waits, tid zodb.Tid) error {
+	c.mu.Lock()
+	if *now >= tid {
 		c.mu.Unlock()
-		if ok {
-			return nil
-		}
-		select {
-		case <-moved:
-		case <-ctx.Done():
-			return c.interrupted()
-		case <-c.ctx.Done():
-			return ErrNotConn
-		}
+		return nil
 	}
+	w := &waiter{tid: tid, there: make(chan struct{})}
+	heap.Push(ws, w)
+	c.mu.Unlock()
+	select {
+	case <-w.there:
+		return nil
+	case <-ctx.Done():
+	case <-c.ctx.Done():
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if w.index >= 0 {
+		heap.Remove(ws, w.index)
+	}
+	return c.interrupted()
 }
 
 // interrupted is the error of a wait whose context ended: of the caller's, or with the core.

@@ -51,6 +51,10 @@ var (
 
 // request takes a watch request. Requests for one file run one after another; `-` overtakes them.
 func (l *Link) request(stream uint64, r watch.Request) {
+	if why := l.refuse(r); why != "" {
+		l.push(stream, "error "+setupError(r, why))
+		return
+	}
 	l.mu.Lock()
 	on := l.byOid[r.Oid]
 	if on == nil {
@@ -81,11 +85,23 @@ func (l *Link) request(stream uint64, r watch.Request) {
 	}
 }
 
+// refuse says why a request is not even begun, or "". One about a file that is not known waits for nothing.
+func (l *Link) refuse(r watch.Request) string {
+	switch {
+	case r.Stop:
+		return ""
+	case r.At > l.c.Head() && !l.c.wasKnown(r.Oid):
+		return notKnown
+	}
+	return l.beginRequest()
+}
+
 // stopWatch does `watch f -`.
 func (l *Link) stopWatch(stream uint64, r watch.Request, todo []request, w *clientWatch) {
 	if w != nil {
 		w.remove()
 	}
+	l.endRequests(len(todo))
 	for _, t := range todo {
 		l.push(t.stream, "error "+setupError(t.Request, errRemoved.Error()))
 	}
@@ -117,8 +133,14 @@ func (l *Link) serve(ctx context.Context, on *watchOnLink, oid zodb.Oid) {
 		on.todo = on.todo[1:]
 		l.mu.Unlock()
 		err := l.setup(ctx, on, r)
+		l.endRequests(1)
 		switch {
 		case l.ctx.Err() != nil:
+			l.mu.Lock()
+			todo := on.todo
+			on.todo = nil
+			l.mu.Unlock()
+			l.endRequests(len(todo))
 			return // the client reads EOF
 		case err == nil && l.pushOK(on, r.stream):
 		default:

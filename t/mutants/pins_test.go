@@ -29,6 +29,46 @@ func pinMutants() []mutant {
 			edits: []edit{{"err == nil && sig == syscall.SIGKILL", "sig == syscall.SIGKILL"}},
 		},
 		{
+			name: "unknown-file-waits", run: "TestUnknownFile", file: "zcore/watch.go",
+			why:   "each watch of an object that is no file waits for a head far ahead, with a goroutine",
+			edits: []edit{{"r.At > l.c.Head() && !l.c.wasKnown(r.Oid)", "r.At == 0"}},
+		},
+		{
+			name: "requests-unbounded", run: "TestWaitingRequests", file: "zcore/bounds.go",
+			why:   "a client may have any number of requests under way",
+			edits: []edit{{"l.owner.waiting >= c.opts.MaxWaiting", "l.owner.waiting < 0"}},
+		},
+		{
+			name: "requests-counted-for-ever", run: "TestWaitingRequests", file: "zcore/watch.go",
+			why:   "requests that were taken back count for ever",
+			edits: []edit{{"\tl.endRequests(len(todo))\n\tfor _, t", "\tfor _, t"}},
+		},
+		{
+			name: "links-unbounded", run: "TestLinksAreBounded", file: "zcore/bounds.go",
+			why:   "a client may have any number of links",
+			edits: []edit{{"o.links >= c.opts.MaxLinks", "o.links < 0"}},
+		},
+		{
+			name: "bases-unbounded", run: "TestBasesAreBounded", file: "zcore/base.go",
+			why:   "a client that reads under each tid makes the server remember all of them",
+			edits: []edit{{"s == nil && len(d.bases) >= d.maxBases", "s == nil && d.maxBases < 0"}},
+		},
+		{
+			name: "window-unbounded", run: "TestSlowClient", file: "zcore/link.go",
+			why:   "all pins are sent at once",
+			edits: []edit{{"make(chan struct{}, c.opts.PinWindow)", "make(chan struct{}, 1<<20)"}},
+		},
+		{
+			name: "clocks-start-at-once", run: "TestSlowClient", file: "zcore/pin.go",
+			why:   "a client is killed that acknowledges all the time, but has many pins",
+			edits: []edit{{"l.c.reachable() && l.oldest(stream)", "l.c.reachable()"}},
+		},
+		{
+			name: "help-per-block", run: "TestHelpHas", file: "zcore/keep.go",
+			why:   "each block of a commit waits for help that is stuck",
+			edits: []edit{{"\tcase <-help.Done():\n\t\tc.keep", "\tcase <-time.After(keepWait):\n\t\tc.keep"}},
+		},
+		{
 			name: "gap-begins-anew", run: "TestGapOver", file: "zcore/history/delta.go",
 			why:   "a gap over a database that fails now and then is begun anew with each failure, and never ends",
 			edits: []edit{{"t.opts.Retry == nil || zodb.", "t.opts.Retry != nil || zodb."}},

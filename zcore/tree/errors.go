@@ -17,6 +17,7 @@ var (
 	ErrIsDir       = zcore.ErrIsDir       // EISDIR
 	ErrNotConn     = zcore.ErrNotConn     // ENOTCONN: EIO mode over FUSE (over 9P: EIO)
 	ErrInterrupted = zcore.ErrInterrupted // EINTR: the request was cancelled
+	ErrTooMany     = zcore.ErrTooMany     // EMFILE: a bound of what one client may have
 	ErrIO          = zcore.ErrIO          // EIO: the database failed to answer
 
 	// ErrStale is what an open of a bigfile that has failed answers, where a look-up would find another or none. ESTALE over
