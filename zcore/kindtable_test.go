@@ -227,3 +227,60 @@ func TestKindsAndCallers(t *testing.T) {
 		}
 	}
 }
+
+// db/26: after a pack the storage gives the oid of an array that was dropped, of its table or of one of its blocks to
+// another object. What had the oid fails, no more than that, and head moves on.
+func TestOidGivenToAnotherObject(t *testing.T) {
+	for name, oidOf := range map[string]func(w *world, g zodb.Oid) zodb.Oid{
+		"the array": func(_ *world, g zodb.Oid) zodb.Oid { return g },
+		"its table": func(w *world, g zodb.Oid) zodb.Oid {
+			bf, _ := w.db.File(g, w.db.Head())
+			return bf.Blktab
+		},
+		"its block": func(w *world, g zodb.Oid) zodb.Oid { return w.db.Zblk(g, 0, w.db.Head()) },
+	} {
+		for what, rec := range map[string][]byte{
+			"a mapping": []byte("cpersistent.mapping\nPersistentMapping\nq\x01.}q\x02U\x04dataq\x03}q\x04s."),
+			"no pickle": []byte(".exxx"),
+			"nothing":   nil,
+		} {
+			t.Run(name+", "+what, func(t *testing.T) {
+				t.Parallel()
+				w := newWorld(t, Options{}, map[Blk]string{0: "a0"})
+				w.want(0, "a0")
+				g := w.newFile()
+				w.announced(w.tx(func(tx *zgen.Tx) { tx.Write(g, 1, []byte("y"), zgen.Blk0) }))
+				h, err := w.core.Lookup(context.Background(), g)
+				if err != nil {
+					t.Fatal(err)
+				}
+				read := func(blk int64) error {
+					d, err := h.Read(context.Background(), w.core.Host(), 10, blk*testBlksize)
+					if d.Done != nil {
+						d.Done()
+					}
+					return err
+				}
+				if err := errors.Join(read(0), read(1)); err != nil {
+					t.Fatal(err)
+				}
+				tid := w.db.Head() + 1
+				if err := w.stor.Commit(tid, map[zodb.Oid][]byte{oidOf(w, g): rec}); err != nil {
+					t.Fatal(err)
+				}
+				w.announced(tid)
+				if err := read(0); !errors.Is(err, ErrIO) {
+					t.Errorf("read of what had the oid: %v", err)
+				}
+				if err := read(1); (err == nil) != (name == "its block") {
+					t.Errorf("read of another block: %v", err)
+				}
+				w.commit(map[Blk]string{0: "a1"})
+				w.want(0, "a1")
+				if !w.core.reachable() || w.core.isFailed() {
+					t.Error("it is taken for an outage")
+				}
+			})
+		}
+	}
+}
