@@ -20,8 +20,8 @@ Subcommands:
 // printUsage tells of both forms of use; subcommands are those of parser.
 func printUsage(w io.Writer, parser *kong.Kong, options *flag.FlagSet) {
 	fmt.Fprint(w, dropInUsage)
-	for _, child := range parser.Model.Children {
-		fmt.Fprintf(w, "  %-8s %s\n", child.Name, child.Help)
+	for _, child := range subcommands(parser) {
+		fmt.Fprintf(w, "  %-10s %s\n", child.Name, child.Help)
 	}
 	fmt.Fprintln(w, "\nOptions of the first form:")
 	options.SetOutput(w)

@@ -55,6 +55,9 @@ type cli struct {
 	Bench   benchCmd   `cmd:"" help:"Measure how fast a bigfile of yours is read."`
 	Demo    demoCmd    `cmd:"" help:"Serve a small database that changes once a second, and show what happens."`
 	Version versionCmd `cmd:"" help:"Print the version, the commit it was built from, and the Go release."`
+
+	Completion completionCmd `cmd:"" help:"Print a script by which bash, zsh or fish completes wcfs."`
+	Manual     manualCmd     `cmd:"" hidden:"" help:"Write the manual pages."`
 }
 
 func main() {
@@ -90,7 +93,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	}
 	p.verbose = c.Verbose
 	p.newLogger(c.Verbose > 0)
-	return p.report(kctx.Run(p))
+	return p.report(kctx.Run(p, parser))
 }
 
 func isSubcommand(parser *kong.Kong, name string) bool {
