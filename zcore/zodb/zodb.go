@@ -9,10 +9,20 @@
 // not packed away, transaction or not: the core finds out by them what changed in the last minute before it started.
 //
 // Invariants a Storage keeps:
+//
 //   - LoadAt of (oid, at) with at <= Head gives the same bytes and serial for ever, or an error.
+//
 //   - A commit is visible in Head and LoadAt only when it is wholly there.
+//
 //   - Follow reports commits in order, none skipped, none twice; by the time it reports tid t,
 //     LoadAt(_, t) sees it.
+//
+//   - Head is what Python clients of the database take for its last transaction, also where that is none (a commit
+//     that was killed in the middle): they are at that tid, and must not wait for ever.
+//
+//   - What was there when the storage was opened, and what was reported since, stays: where a transaction is missing that
+//     nothing but another database or another past explains, loads and Follow fail with OtherDatabase. A load is checked
+//     after it was read, before it is given out; Follow notices within a second, also when nobody loads.
 //
 // # Errors have a kind
 //
