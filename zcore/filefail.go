@@ -104,6 +104,9 @@ func (f *HeadFile) failWatches(e *FileFailed) {
 	}
 }
 
+// maxFailLine bounds what is told of a failure: clients have buffers for lines.
+const maxFailLine = 500
+
 // dropFailed ends a watch of a failed file. The line is in the order of what else is told of the file.
 func (l *Link) dropFailed(w *clientWatch, e *FileFailed) {
 	at := w.atNow()
@@ -114,7 +117,8 @@ func (l *Link) dropFailed(w *clientWatch, e *FileFailed) {
 			delete(l.byOid, w.f.Oid())
 		}
 		if !l.ended {
-			l.out = append(l.out, watch.Line(0, fmt.Sprintf("error: watch f<%s> @%s ended: %v", w.f.Oid(), at, e))...)
+			msg := fmt.Sprintf("error: watch f<%s> @%s ended: %v", w.f.Oid(), at, e)
+			l.out = append(l.out, watch.Line(0, msg[:min(len(msg), maxFailLine)])...)
 		}
 	}
 	l.mu.Unlock()

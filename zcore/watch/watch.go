@@ -32,8 +32,11 @@ func Frame(line string) (stream uint64, msg string, err error) {
 	return stream, msg, nil
 }
 
-// Line joins what Frame splits.
+// Line joins what Frame splits. Errors of databases may have several lines: they become one here.
 func Line(stream uint64, msg string) string {
+	if strings.Contains(msg, "\n") {
+		msg = strings.Join(strings.Fields(msg), " ")
+	}
 	return strconv.FormatUint(stream, 10) + " " + msg + "\n"
 }
 

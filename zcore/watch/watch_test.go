@@ -88,3 +88,10 @@ func FuzzLines(f *testing.F) {
 		}
 	})
 }
+
+// An error of a database, which may have several lines, is one line of the protocol.
+func TestLineIsOne(t *testing.T) {
+	if got, want := Line(0, "error: Traceback\n  in f:\nboom"), "0 error: Traceback in f: boom\n"; got != want {
+		t.Errorf("%q, want %q", got, want)
+	}
+}
