@@ -238,7 +238,7 @@ func TestBaseOfAFileThatFails(t *testing.T) {
 
 // A watch that is being set up while its file fails is refused, wherever it had got to.
 func TestWatchOfAFileThatFails(t *testing.T) {
-	for _, step := range []Step{StepWatchHold, StepWatchEnter, StepWatchView, StepWatchChanged} {
+	for _, step := range []Step{StepWatchHold, StepWatchFile, StepWatchEnter, StepWatchView, StepWatchChanged} {
 		t.Run(string(step), func(t *testing.T) {
 			w := newWorld(t, Options{}, map[Blk]string{0: "a0"})
 			w.want(0, "a0")

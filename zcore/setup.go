@@ -22,6 +22,7 @@ func (l *Link) setup(ctx context.Context, on *watchOnLink, r request) error {
 		hold.Release()
 		return err
 	}
+	c.step(StepWatchFile)
 	w, known, err := l.enter(ctx, on, f, r, hold)
 	if err != nil {
 		hold.Release()

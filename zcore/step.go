@@ -22,6 +22,7 @@ const (
 	StepReadPins  Step = "read: pins acknowledged"
 
 	StepWatchHold    Step = "watch: took a hold"
+	StepWatchFile    Step = "watch: found the file"
 	StepWatchDropped Step = "watch: removed for another"
 	StepWatchEnter   Step = "watch: entered the table"
 	StepWatchView    Step = "watch: took the view"

@@ -6,7 +6,7 @@ func historyMutants() []mutant {
 		{
 			name: "track-unchecked", quick: true, file: "zcore/history/track.go",
 			why:   "a lookup that a published commit has outdated is tracked",
-			edits: []edit{{"\tif w != 0 {\n\t\treturn w\n\t}\n\tif f.find(blk)", "\tif f.find(blk)"}},
+			edits: []edit{{"\tif w != 0 {\n\t\treturn w\n\t}\n\tif f.Lost()", "\tif f.Lost()"}},
 		},
 		{
 			name: "node-uncapped", pkg: "zcore", run: "TestNodeLoaded", file: "zcore/history/nodes.go",

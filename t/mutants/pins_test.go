@@ -86,7 +86,7 @@ func pinMutants() []mutant {
 		{
 			name: "front-error-unnoticed", run: "TestReadThatAFront", file: "zcore/read.go",
 			why:   "a READ whose data cannot be handed over is not known to have failed",
-			edits: []edit{{"d.Failed = func() { dom.erred.note(0, f.Oid(), parts, ErrIO) }", "_ = parts"}},
+			edits: []edit{{"d.Failed = func() { f.noteErred(dom, parts, ErrIO) }", "_ = parts"}},
 		},
 	})
 }

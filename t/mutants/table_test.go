@@ -7,7 +7,7 @@ import (
 
 // table has all mutants.
 func table() []mutant {
-	return slices.Concat(historyMutants(), coreMutants(), baseMutants(), pinMutants(), qidMutants(), p9Mutants())
+	return slices.Concat(historyMutants(), coreMutants(), fileMutants(), baseMutants(), pinMutants(), qidMutants(), p9Mutants())
 }
 
 // in sets what most mutants of a group have in common.
