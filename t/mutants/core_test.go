@@ -242,6 +242,16 @@ func coreMutants() []mutant {
 			why:   "a watch of what is packed away is EIO mode for everybody",
 			edits: []edit{{"\tl.c.log.Error(\"cannot tell", "\tl.c.fail(err)\n\tl.c.log.Error(\"cannot tell"}},
 		},
+		{
+			name: "damage-fails-watches", run: "TestKindsAndCallers", file: "zcore/setup.go",
+			why:   "one block whose history is damaged keeps a file from being watched",
+			edits: []edit{{"return err != nil && isAnswer(err) && !zodb.IsAbsent(err)", "return false"}},
+		},
+		{
+			name: "clocks-run-in-outages", run: "TestKindsAndCallers", file: "zcore/wait.go",
+			why:   "clients are killed for what the database did not answer",
+			edits: []edit{{"c.outage.Store(time.Now().UnixNano())", "c.outage.Store(0)"}},
+		},
 	})
 }
 
