@@ -262,6 +262,14 @@ func (c *Cluster) Tweak(nodes ...*Node) string {
 	return c.Ctl(args...)
 }
 
+// Backup has the cluster begin to back up its upstream. It must not have clients then, and takes no writer afterwards.
+func (c *Cluster) Backup() {
+	c.t.Helper()
+	c.hand.Close()
+	c.Ctl("set", "cluster", "STARTING_BACKUP")
+	zeo.Eventually(c.t, "the cluster backs up", func() bool { return strings.Contains(c.Ctl("print", "cluster"), "BACKINGUP") })
+}
+
 // TryCtl runs neoctl.
 func (c *Cluster) TryCtl(ctx context.Context, args ...string) (string, error) {
 	cmd := c.command(ctx, "neoctl", append(c.tls(false), append([]string{"-a", c.Admin.Addr}, args...)...)...)

@@ -107,7 +107,7 @@ func (f *search) try(ctx context.Context, g greeting) (*session, error) {
 	}
 	x.close(err)
 	var other *notPrimary
-	if errors.As(err, &other) {
+	if errors.As(err, &other) && !f.s.opt.GivenOnly {
 		f.learn(other)
 	}
 	return nil, fmt.Errorf("master %s: %w", g.addr, err)

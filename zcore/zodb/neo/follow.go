@@ -68,7 +68,7 @@ func (f *follower) through(ctx context.Context, x *session) error {
 	x.mu.Unlock()
 	if f.done > n.missing {
 		// The tid to begin after may have come from Head, ahead of what this session began with.
-		head, err := x.last(ctx)
+		head, err := x.current(ctx)
 		if err != nil {
 			return err
 		}

@@ -172,7 +172,9 @@ func (s *Storage) remember(x *session) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.node, s.backing = node, backing
-	s.learned = masters[:min(len(masters), maxMasters)]
+	if !s.opt.GivenOnly {
+		s.learned = masters[:min(len(masters), maxMasters)]
+	}
 }
 
 // know takes note of a transaction that the cluster has.

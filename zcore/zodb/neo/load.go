@@ -41,6 +41,9 @@ func (s *Storage) load(ctx context.Context, oid zodb.Oid, at zodb.Tid) (zodb.Rec
 	return asRecord(m.(*answerObject))
 }
 
+// errStale is that a storage answers as of earlier than it was asked for: it has not noticed that it has later data.
+var errStale = errors.New("the storage is behind")
+
 // checkObject finds out whether an answer is what was asked for, and undamaged.
 func checkObject(m *answerObject, oid zodb.Oid, before zodb.Tid) error {
 	switch {
@@ -49,7 +52,7 @@ func checkObject(m *answerObject, oid zodb.Oid, before zodb.Tid) error {
 	case m.serial >= before:
 		return badAnswer("revision %s of %s, which is not before %s", m.serial, oid, before)
 	case m.next != none && m.next < before:
-		return badAnswer("a revision of %s that %s follows, which is before %s", oid, m.next, before)
+		return fmt.Errorf("%w: %s of %s, not %s, is current before %s", errStale, m.serial, oid, m.next, before)
 	case deleted(m):
 		return nil
 	case sha1.Sum(m.data) != m.checksum:

@@ -93,8 +93,11 @@ func (x *session) identify(ctx context.Context, node int32) error {
 	case <-ctx.Done():
 		return fmt.Errorf("the master does not tell what the cluster is: %w", context.Cause(ctx))
 	}
-	_, err = x.last(ctx)
-	return err
+	last, err := x.last(ctx)
+	if err != nil {
+		return err
+	}
+	return x.fetched(ctx, last)
 }
 
 // accepted is called by the reader.
@@ -121,7 +124,7 @@ func (x *session) last(ctx context.Context) (zodb.Tid, error) {
 }
 
 // lastIs is called by the reader. What is answered beyond what was announced is not going to be: so it is in a
-// cluster that backs up another one.
+// cluster that backs up another one. See backup.go for what becomes of it.
 func (x *session) lastIs(m message) {
 	last := m.(*answerLastTransaction).tid
 	x.mu.Lock()
@@ -136,8 +139,7 @@ func (x *session) lastIs(m message) {
 		return
 	}
 	if last > x.head {
-		x.head, x.missing, x.backing = last, true, true
-		x.token()
+		x.backing = true
 	}
 }
 
@@ -268,30 +270,6 @@ func (x *session) take() (n news) {
 	x.queue, x.queued, x.missing, x.recent = nil, 0, false, nil
 	return n
 }
-
-// poll asks for the last transaction, again and again: often while commits are not announced, else to find out
-// that they are not.
-func (x *session) poll() {
-	for {
-		x.mu.Lock()
-		pause := probe
-		if x.backing {
-			pause = x.opt.Poll
-		}
-		x.mu.Unlock()
-		select {
-		case <-x.c.done:
-			return
-		case <-time.After(pause):
-		}
-		if _, err := x.last(x.c.life); err != nil && !isLost(err) && x.c.life.Err() == nil {
-			x.opt.Log.Warn("NEO master does not tell the last transaction", "cause", err)
-		}
-	}
-}
-
-// probe is how often a master that announces commits is asked for the last one all the same.
-const probe = 200 * time.Millisecond
 
 // close ends the session, and its connections to storages.
 func (x *session) close(err error) {

@@ -7,7 +7,7 @@
 // The parts: url.go says where the masters are, dial.go connects; wire.go and wire*.go encode and decode,
 // messages.go says what each message consists of, codes.go which number it has; conn.go is one connection,
 // window.go how much is asked for ahead on it; master.go is a session: an identification at the primary master
-// and all that hangs on it, cluster.go what the master tells of the cluster, storages.go who is asked for what;
+// and all that hangs on it, backup.go what is different in a cluster that backs up another one, cluster.go what the master tells of the cluster, storages.go who is asked for what;
 // elect.go finds the primary master, link.go keeps a session alive; load.go reads; follow.go and gap.go report
 // commits; list.go enumerates.
 //
@@ -60,6 +60,9 @@ type Options struct {
 	// Poll is how often a cluster that backs up another one is asked for commits. Default 20 ms.
 	Poll time.Duration
 
+	// GivenOnly is for masters behind proxies: only those of the URL are tried, not those that the cluster tells of.
+	GivenOnly bool
+
 	// MinBackoff and MaxBackoff bound the pause between attempts to connect. Default 10 ms and 1 s.
 	MinBackoff, MaxBackoff time.Duration
 
@@ -108,7 +111,7 @@ var (
 func (s *Storage) Head(ctx context.Context) (zodb.Tid, error) {
 	var head zodb.Tid
 	err := s.with(ctx, func(ctx context.Context, x *session) (err error) {
-		head, err = x.last(ctx)
+		head, err = x.current(ctx)
 		return err
 	})
 	if err != nil {

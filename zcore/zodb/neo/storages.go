@@ -190,7 +190,7 @@ type round struct {
 	check func(message) error
 	bad   map[int32]error // by node: its answer is not good
 	last  error           // why a storage could not be asked
-	stale bool            // a storage said that it has not the partition
+	stale bool            // a storage said that it has not the partition, or is behind
 }
 
 // run asks each cell once. Without an answer and without an error there is to be another try.
@@ -246,7 +246,7 @@ func (r *round) classify(ctx context.Context, node int32, err error) error {
 		r.x.opt.Log.Warn("NEO storage gives a bad answer, asking another one", "storage", fmt.Sprintf("S%d", node), "cause", err)
 		r.bad[node] = err
 		return nil
-	case codeIs(err, codeNonReadableCell):
+	case codeIs(err, codeNonReadableCell), errors.Is(err, errStale):
 		r.stale = true
 	case errors.As(err, &srv) && !codeIs(err, codeNotReady, codeProtocolError):
 		return err
