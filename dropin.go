@@ -73,7 +73,7 @@ func (p *program) dropIn(parser *kong.Kong, args []string) error {
 	}
 	s.ZURL, s.Mount = fs.Arg(0), fs.Arg(1)
 	p.newLogger(verbose > 0)
-	return s.Run(p)
+	return s.serve(p)
 }
 
 const (

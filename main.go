@@ -74,8 +74,12 @@ func main() {
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	p := &program{ctx: ctx, stdout: stdout, stderr: stderr, flush: func() {}}
 	defer func() { p.flush() }()
+	set, err := loadSettings(args)
+	if err != nil {
+		return p.report(err)
+	}
 	var c cli
-	parser, err := kong.New(&c, kong.Name("wcfs"), kong.Writers(stdout, stderr),
+	parser, err := kong.New(&c, kong.Name("wcfs"), kong.Writers(stdout, stderr), kong.Resolvers(set),
 		kong.Description("File server for the bigfiles of a ZODB database."),
 		kong.UsageOnError(), kong.ConfigureHelp(kong.HelpOptions{Compact: true}))
 	if err != nil {
@@ -93,7 +97,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	}
 	p.verbose = c.Verbose
 	p.newLogger(c.Verbose > 0)
-	return p.report(kctx.Run(p, parser))
+	return p.report(kctx.Run(p, parser, set))
 }
 
 func isSubcommand(parser *kong.Kong, name string) bool {

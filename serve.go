@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/alecthomas/kong"
+
 	"wcfs/fusesrv"
 	"wcfs/p9srv"
 	"wcfs/zcore"
@@ -15,7 +17,7 @@ import (
 
 // serveCmd is `wcfs serve`, and what the drop-in form ends up as.
 type serveCmd struct {
-	ZURL       string        `arg:"" name:"zurl" help:"Database: file:///PATH, zeo://HOST:PORT, neo://CLUSTER@HOST:PORT, postgresql://..., sqlite:///PATH, demo:(BASE)/(CHANGES)."`
+	ZURL       string        `arg:"" optional:"" name:"zurl" help:"Database: file:///PATH, zeo://HOST:PORT, neo://CLUSTER@HOST:PORT, postgresql://..., sqlite:///PATH, demo:(BASE)/(CHANGES)."`
 	Mount      string        `name:"mount" placeholder:"DIR" help:"Serve over FUSE at this empty directory."`
 	Debug      bool          `help:"Serve .wcfs/debug/zhead, a stream of the transactions processed."`
 	Autoexit   bool          `help:"Exit when no file of the mount has been open for a minute."`
@@ -30,6 +32,9 @@ type serveCmd struct {
 	AnyKernel bool `help:"Serve also on a kernel that is older than what wcfs needs, by its release."`
 
 	DebugAddr string `name:"debug-addr" placeholder:"HOST:PORT" help:"Serve profiles of this process (pprof) at this loopback address."`
+
+	Config      string `placeholder:"FILE" help:"Take options from this TOML file: their names without dashes are its keys, and zurl is the database."`
+	PrintConfig bool   `help:"Print the options with their values, and where they are from, as such a file; serve nothing."`
 
 	boundOptions
 	accessOptions
@@ -72,8 +77,22 @@ const (
 // onFailureExit is the value of --on-failure that ends the process.
 const onFailureExit = "exit"
 
-// Run serves until a signal, an unmount from outside, or autoexit.
-func (c *serveCmd) Run(p *program) error {
+// Run is `wcfs serve`.
+func (c *serveCmd) Run(p *program, k *kong.Context, set *settings) error {
+	if c.ZURL == "" {
+		c.ZURL = set.zurl()
+	}
+	if c.ZURL == "" {
+		return usagef("no database: give ZURL, or %s in a file for --config (see `wcfs serve --help`)", zurlKey)
+	}
+	if c.PrintConfig {
+		return set.print(p, k, c.ZURL)
+	}
+	return c.serve(p)
+}
+
+// serve serves until a signal, an unmount from outside, or autoexit.
+func (c *serveCmd) serve(p *program) error {
 	if c.Mount == "" && len(c.P9.Addr) == 0 {
 		return usagef("nothing to serve at: give --mount DIR or --9p ADDR")
 	}

@@ -55,6 +55,7 @@ var outside = map[string][]string{
 	"github.com/vmihailenco":     {"zcore/zodb/zeo", "zcore/zodb/neo", "t"},
 	"github.com/fsnotify":        {"zcore/zodb/filestorage", "t"},
 	"github.com/alecthomas/kong": {""},
+	"github.com/BurntSushi/toml": {""},
 }
 
 type goPackage struct {
