@@ -18,8 +18,8 @@
 // content enters a page only by a reply or upload made after every older watch of its domain
 // acknowledged its pin; a page with old content is gone before anybody can be told that head is t.
 //
-// Locks, in this order: Link.mu, HeadFile.mu, watch.mu, Core.mu, then history's. None is held over
-// I/O, a callback, a channel send or a wait. The one exception is HeadFile's per-block cache lock, which
+// Locks, in this order: Link.mu, HeadFile.mu, watch.mu, Core.mu, then history's; vitals.mu is a leaf. None is held
+// over I/O, a callback, a channel send or a wait. The one exception is HeadFile's per-block cache lock, which
 // is held over calls to the kernel: handlers never take it.
 package zcore
 
