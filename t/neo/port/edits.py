@@ -10,6 +10,7 @@ EDITS = {
     'client/__init__.py': [
         # It looks at code that ZODB 5 does not have.
         ('\npatch()\n', '\nOLD_ZODB = False\n'),
+        ('\nimport app ', '\nfrom . import app '),
     ],
     'client/app.py': [
         # importFrom, which neomigrate uses, has bytes from ZODB.
