@@ -50,6 +50,7 @@ type boundOptions struct {
 	PinWindow  int `name:"pin-window" default:"256" help:"Pins sent to a client that it has not acknowledged yet; others wait for these."`
 	MaxLinks   int `name:"max-watch-links" default:"1024" help:"Watch links that one process, or one guest, may have open."`
 	MaxWaiting int `name:"max-watch-requests" default:"4096" help:"Watch requests that one process, or one guest, may have under way."`
+	HistoryMB  int `name:"max-history-mb" default:"256" help:"Memory for the commits since the oldest watch, MiB. The oldest watches end when they need more."`
 	MaxBases   int `name:"max-bases" default:"16384" help:"Files under bases that may be read by one guest, or through the mount."`
 }
 
@@ -59,7 +60,7 @@ func (b *boundOptions) check() error {
 		v    int
 	}{
 		{"pin-window", b.PinWindow}, {"max-watch-links", b.MaxLinks},
-		{"max-watch-requests", b.MaxWaiting}, {"max-bases", b.MaxBases},
+		{"max-watch-requests", b.MaxWaiting}, {"max-history-mb", b.HistoryMB}, {"max-bases", b.MaxBases},
 	} {
 		if n.v < 0 {
 			return usagef("--%s must not be negative", n.name)
@@ -166,7 +167,7 @@ func (c *serveCmd) start(p *program) (_ *server, err error) {
 	}
 	s.core, err = zcore.New(p.ctx, s.stor, zcore.Options{
 		PinTimeout: c.PinTimeout, Retention: c.Retention,
-		PinWindow: c.PinWindow, MaxLinks: c.MaxLinks, MaxWaiting: c.MaxWaiting, MaxBases: c.MaxBases,
+		PinWindow: c.PinWindow, MaxLinks: c.MaxLinks, MaxWaiting: c.MaxWaiting, MaxBases: c.MaxBases, ListBytes: c.HistoryMB << 20,
 		FileChangeEndsAll: c.OnFileChange == changeEndsAll, Log: p.log,
 	})
 	if err != nil {

@@ -309,6 +309,21 @@ func (c *Core) Base() zodb.Tid {
 	return c.base.tid
 }
 
+// leaveBase makes the announced head the base, where that is tid yet.
+func (c *Core) leaveBase(tid zodb.Tid) bool {
+	c.mu.Lock()
+	b := &c.base
+	head, move := c.head, b.tid == tid && c.head > tid
+	if move {
+		b.tid, b.since, b.changed = head, time.Now(), 0
+	}
+	c.mu.Unlock()
+	if move {
+		b.hold.Move(head)
+	}
+	return move
+}
+
 // moveBase counts changed blocks, and makes the announced head the base when it is time.
 func (c *Core) moveBase(changed int) {
 	c.mu.Lock()

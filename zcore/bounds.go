@@ -1,6 +1,10 @@
 package zcore
 
-import "fmt"
+import (
+	"fmt"
+
+	"wcfs/zcore/zodb"
+)
 
 // bounds sets the defaults of what bounds the state of clients.
 func (o *Options) bounds() {
@@ -8,7 +12,7 @@ func (o *Options) bounds() {
 		v   *int
 		def int
 	}{
-		{&o.PinWindow, 256}, {&o.MaxLinks, 1024}, {&o.MaxWaiting, 4096}, {&o.MaxBases, 16384},
+		{&o.PinWindow, 256}, {&o.MaxLinks, 1024}, {&o.MaxWaiting, 4096}, {&o.MaxBases, 16384}, {&o.ListBytes, 256 << 20},
 	} {
 		if *b.v == 0 {
 			*b.v = b.def
@@ -69,4 +73,43 @@ func (l *Link) endRequests(n int) {
 	l.c.mu.Lock()
 	defer l.c.mu.Unlock()
 	l.owner.waiting -= n
+}
+
+// endOldest ends links whose watches keep more history than there may be: those with the oldest first. They are told why.
+func (c *Core) endOldest() {
+	for {
+		held, full := c.tail.Overfull()
+		if !full {
+			return
+		}
+		moved := c.leaveBase(held)
+		if n := c.endHolding(held); n == 0 && !moved {
+			return // a read keeps it
+		}
+		c.tail.TrimNow()
+	}
+}
+
+// endHolding ends the links that have a watch which keeps all commits after a tid.
+func (c *Core) endHolding(held zodb.Tid) (n int) {
+	c.mu.Lock()
+	links := make([]*Link, 0, len(c.links))
+	for l := range c.links {
+		links = append(links, l)
+	}
+	c.mu.Unlock()
+	for _, l := range links {
+		for _, w := range l.watches() {
+			if w.hold.Tid() != held {
+				continue
+			}
+			n++
+			c.nRefused.Add(1)
+			c.log.Error("a watch ends: it keeps too much history", "file", w.f.Oid(), "at", w.atNow())
+			l.hangUp(fmt.Sprintf("watch f<%s> @%s: more was committed since than this server remembers (%d MiB): watch a later transaction",
+				w.f.Oid(), w.atNow(), c.opts.ListBytes>>20))
+			break
+		}
+	}
+	return n
 }

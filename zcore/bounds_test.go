@@ -203,3 +203,33 @@ func TestClientThatStopsAmidManyPinsIsKilled(t *testing.T) {
 	}
 	eventually(t, "it to be killed", func() bool { return p.signals.Load() > 0 })
 }
+
+// A watch that keeps too much history ends, with an error on its link; one that keeps less goes on.
+func TestWatchThatKeepsTooMuchHistoryEnds(t *testing.T) {
+	w := newWorld(t, Options{Retention: time.Nanosecond, ListBytes: 5000}, map[Blk]string{0: "a0"})
+	w.want(0, "a0")
+	old, at := w.link(), w.db.Head()
+	w.wantPins(old.pins(w.f, at), nil)
+	var young *testLink
+	var now zodb.Tid
+	for i := range 30 {
+		now = w.commit(map[Blk]string{1: fmt.Sprint(i)})
+		if i == 9 {
+			young = w.link()
+			w.wantPins(young.pins(w.f, now), nil)
+		}
+	}
+	for range 20 {
+		now = w.commit(map[Blk]string{1: "x"})
+		young.send("1 watch %s @%s", w.f, now)
+		young.want("1 ok")
+	}
+	if s := old.recv(); !strings.HasPrefix(s, fmt.Sprintf("0 error: watch f<%s> @%s: more was committed since than this server remembers", w.f, at)) {
+		t.Fatalf("got %q", s)
+	}
+	old.want("EOF")
+	if _, full := w.core.tail.Overfull(); full {
+		t.Error("there is still too much")
+	}
+	w.wantPins(young.pins(w.f, now), nil)
+}

@@ -103,6 +103,7 @@ func (c *Core) apply(ctx context.Context) error {
 				return c.failUnlessDone(ctx, err)
 			}
 			c.tail.Trim()
+			c.endOldest()
 		}
 	}
 }

@@ -42,6 +42,7 @@ type Options struct {
 	Retention  time.Duration // how long commits are remembered, and how far before the start watches may begin; default 1 minute
 	NodeBytes  int           // bound of the cache of BTree nodes; default 64 MiB
 	BlockBytes int           // bound of the cache of recently used blocks; default 64 MiB
+	ListBytes  int           // bound of what watches keep of the list of commits; default 256 MiB
 	PinWindow  int           // pins of a link sent and not acknowledged; default 256
 	MaxLinks   int           // watch links of a process, or of a guest; default 1024
 	MaxWaiting int           // watch requests under way of a process, or of a guest; default 4096
@@ -127,7 +128,8 @@ func New(ctx context.Context, stor zodb.Storage, opts Options) (*Core, error) {
 		stor: stor, opts: opts, log: opts.Log,
 		tail: history.New(stor, head, history.Options{
 			Retention: opts.Retention, NodeBytes: opts.NodeBytes, BlockBytes: opts.BlockBytes,
-			Retry: func(ctx context.Context, load func() error) error { return c.retry(ctx, "delta", load) },
+			ListBytes: opts.ListBytes,
+			Retry:     func(ctx context.Context, load func() error) error { return c.retry(ctx, "delta", load) },
 		}),
 		host:        newDomain("host", true, opts.MaxBases),
 		zeros:       make([]byte, 1<<20),

@@ -59,7 +59,7 @@ func coreMutants() []mutant {
 		{
 			name: "zhead-early", file: "zcore/commit.go",
 			why:   "a commit is said to be applied while old blocks are still on their way",
-			edits: []edit{{"\t\t\td.f.waitKept(ctx)\n", "\t\t\t_ = d\n"}},
+			edits: []edit{{"\t\t\td.f.waitKept(ctx, help)\n", "\t\t\t_ = d\n"}},
 		},
 		{
 			name: "kept-in-part", file: "zcore/keep.go",
@@ -89,12 +89,12 @@ func coreMutants() []mutant {
 		{
 			name: "no-pins-on-read", file: "zcore/read.go",
 			why:   "older watches are not told before a block is shown",
-			edits: []edit{{"err = f.pinReaders(ctx, dom, blk, r.view)\n", "err = ctx.Err()\n"}},
+			edits: []edit{{"msgs, perr := f.pinReaders(ctx, dom, blk, r.view)\n", "var msgs []*pinMsg\n\tperr := ctx.Err()\n"}},
 		},
 		{
-			name: "acks-not-waited", quick: true, file: "zcore/pin.go",
+			name: "acks-not-waited", quick: true, file: "zcore/erred.go",
 			why:   "a block is shown before the watches that must not see it have acknowledged",
-			edits: []edit{{"return f.c.waitPins(ctx, msgs)\n", "return nil\n"}},
+			edits: []edit{{"return c.waitPins(ctx, msgs)\n", "return nil\n"}},
 		},
 		{
 			name: "second-read-passes", file: "zcore/pin.go",
@@ -205,7 +205,7 @@ func coreMutants() []mutant {
 		{
 			name: "killed-twice", run: "TestOneProcess", file: "zcore/fault.go",
 			why:   "a process that is faulty on several links is counted for each",
-			edits: []edit{{"if first {", "if first || limit > 0 {"}},
+			edits: []edit{{"return c.killing[pid] == 1, func() {", "return true, func() {"}},
 		},
 		{
 			name: "late-nak-kills", run: "TestNakRight", file: "zcore/pin.go",

@@ -31,7 +31,7 @@ func historyMutants() []mutant {
 		{
 			name: "gap-forgotten", file: "zcore/history/history.go",
 			why:   "a gap counts as touching nothing",
-			edits: []edit{{"if w := max(t.last[oid], t.lastGap); w > v {", "if w := t.last[oid]; w > v {"}},
+			edits: []edit{{"if w := max(t.touches.last[oid], t.lastGap); w > v {", "if w := t.touches.last[oid]; w > v {"}},
 		},
 		{
 			name: "trim-despite-holds", file: "zcore/history/history.go",

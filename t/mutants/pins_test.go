@@ -69,6 +69,21 @@ func pinMutants() []mutant {
 			edits: []edit{{"\tcase <-help.Done():\n\t\tc.keep", "\tcase <-time.After(keepWait):\n\t\tc.keep"}},
 		},
 		{
+			name: "history-unbounded", run: "TestWatchThatKeeps", file: "zcore/bounds.go",
+			why:   "one idle watch has the server remember all commits",
+			edits: []edit{{"if !full {", "if !full || held > 0 {"}},
+		},
+		{
+			name: "touch-search-early", pkg: "zcore/history", run: "TestSearchIsTheWalk", file: "zcore/history/touches.go",
+			why:   "a commit that touched an object is taken for one after itself",
+			edits: []edit{{"return older[i] > v", "return older[i] >= v"}},
+		},
+		{
+			name: "touches-stay", pkg: "zcore/history", run: "TestSearchIsTheWalk", file: "zcore/history/touches.go",
+			why:   "what touched an object is remembered for ever",
+			edits: []edit{{"case len(older) == 1 && older[0] == tid:", "case len(older) == 1 && older[0] == tid && oid == 0:"}},
+		},
+		{
 			name: "gap-begins-anew", run: "TestGapOver", file: "zcore/history/delta.go",
 			why:   "a gap over a database that fails now and then is begun anew with each failure, and never ends",
 			edits: []edit{{"t.opts.Retry == nil || zodb.", "t.opts.Retry != nil || zodb."}},

@@ -2,6 +2,7 @@ package history
 
 import (
 	"slices"
+	"sort"
 	"sync/atomic"
 
 	"wcfs/zcore/zdata"
@@ -72,11 +73,16 @@ func (f *File) lastAttr() attr { return f.attrs[len(f.attrs)-1] }
 
 // dropDeltas forgets changes up to tail. Tail.mu must be held.
 func (f *File) dropDeltas(tail zodb.Tid) {
-	n := 0
-	for n < len(f.deltas) && f.deltas[n].tid <= tail {
-		n++
+	n := f.deltaAfter(tail)
+	clear(f.deltas[:n])
+	if f.deltas = f.deltas[n:]; len(f.deltas) == 0 { // else what is before it goes when append makes room
+		f.deltas = nil
 	}
-	f.deltas = slices.Delete(f.deltas, 0, n)
+}
+
+// deltaAfter returns the index of the first delta > tid. Tail.mu must be held.
+func (f *File) deltaAfter(tid zodb.Tid) int {
+	return sort.Search(len(f.deltas), func(i int) bool { return f.deltas[i].tid > tid })
 }
 
 // dropRecent forgets since when blocks are tracked, for those that were so at tail already: nobody

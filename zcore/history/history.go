@@ -38,6 +38,7 @@ type Options struct {
 	Retention  time.Duration    // how long commits are remembered at least, and how far before T0 watches may begin; default 1 minute
 	NodeBytes  int              // bound of the node cache; default 64 MiB
 	BlockBytes int              // bound of the cache of recently used blocks; default 64 MiB
+	ListBytes  int              // bound of what holds keep of the list of commits, see Overfull; default 256 MiB
 	Now        func() time.Time // default time.Now
 
 	// Retry repeats a load of Delta or CheckFiles that failed in an outage until it succeeds: both need many loads, and where now and
@@ -54,22 +55,23 @@ type Tail struct {
 	seed maphash.Seed
 
 	mu       sync.Mutex
-	list     []published           // mu; ascending; covers (tail, head]
-	tail     zodb.Tid              // mu; >= t0
-	head     zodb.Tid              // mu; last published
-	last     map[zodb.Oid]zodb.Tid // mu; newest commit in list that touched the object
-	lastGap  zodb.Tid              // mu; Tid of the newest gap in list
-	gaps     []gap                 // mu; unknown changes, ascending
-	holds    map[*Hold]struct{}    // mu
-	files    map[zodb.Oid]*File    // mu; by oid of the ZBigFile
-	byNo     []*File               // mu; by File.no; nil: it is lost and nothing refers to it
-	nodeRefs refs[nodeRef]         // mu; tracked nodes
-	blkRefs  refs[blkRef]          // mu; tracked ZBlk -> the blocks it serves
-	nodes    *mvcc[*btree.Node]    // mu
-	blocks   *mvcc[*Block]         // mu
-	calls    map[callKey]*call     // mu; block loads under way
-	shapes   shapes                // has its own mutex, a leaf
-	trimmed  time.Time             // mu; when the list was last trimmed
+	list     []published        // mu; ascending; covers (tail, head]
+	tail     zodb.Tid           // mu; >= t0
+	head     zodb.Tid           // mu; last published
+	bytes    int                // mu; about what list and touches take
+	touches  touches            // mu; which commits in list touched an object
+	lastGap  zodb.Tid           // mu; Tid of the newest gap in list
+	gaps     []gap              // mu; unknown changes, ascending
+	holds    map[*Hold]struct{} // mu
+	files    map[zodb.Oid]*File // mu; by oid of the ZBigFile
+	byNo     []*File            // mu; by File.no; nil: it is lost and nothing refers to it
+	nodeRefs refs[nodeRef]      // mu; tracked nodes
+	blkRefs  refs[blkRef]       // mu; tracked ZBlk -> the blocks it serves
+	nodes    *mvcc[*btree.Node] // mu
+	blocks   *mvcc[*Block]      // mu
+	calls    map[callKey]*call  // mu; block loads under way
+	shapes   shapes             // has its own mutex, a leaf
+	trimmed  time.Time          // mu; when the list was last trimmed
 }
 
 // published is one commit in the list.
@@ -99,12 +101,15 @@ func New(stor zodb.Storage, t0 zodb.Tid, opts Options) *Tail {
 	if opts.BlockBytes == 0 {
 		opts.BlockBytes = 64 << 20
 	}
+	if opts.ListBytes == 0 {
+		opts.ListBytes = 256 << 20
+	}
 	if opts.Now == nil {
 		opts.Now = time.Now
 	}
 	return &Tail{
 		stor: stor, t0: t0, back: before(t0, opts.Retention), opts: opts, seed: maphash.MakeSeed(), tail: t0, head: t0,
-		last:     map[zodb.Oid]zodb.Tid{},
+		touches:  newTouches(),
 		holds:    map[*Hold]struct{}{},
 		files:    map[zodb.Oid]*File{},
 		nodeRefs: newRefs[nodeRef](),
@@ -172,7 +177,9 @@ func (t *Tail) Publish(commits []zodb.Commit) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	for _, c := range commits {
-		t.list = append(t.list, published{Commit: c, when: now})
+		p := published{Commit: c, when: now}
+		t.list = append(t.list, p)
+		t.bytes += p.size()
 		if c.Gap != 0 {
 			t.lastGap = c.Tid
 			t.gaps = append(t.gaps, gap{c.Gap, c.Tid})
@@ -180,7 +187,7 @@ func (t *Tail) Publish(commits []zodb.Commit) {
 			t.blocks.closeAll(c.Gap + 1)
 		}
 		for _, oid := range c.Oids {
-			t.last[oid] = c.Tid
+			t.touches.add(oid, c.Tid)
 			t.nodes.closeAt(oid, c.Tid)
 			t.blocks.closeAt(oid, c.Tid)
 		}
@@ -193,38 +200,87 @@ func (t *Tail) Publish(commits []zodb.Commit) {
 func (t *Tail) Trim() {
 	now := t.opts.Now()
 	t.mu.Lock()
-	defer t.mu.Unlock()
-	if now.Sub(t.trimmed) < t.opts.Retention/100 {
-		return
+	due := now.Sub(t.trimmed) >= t.opts.Retention/100
+	t.mu.Unlock()
+	if due {
+		t.TrimNow()
 	}
+}
+
+// trimStep is how many commits are forgotten before others get at mu.
+const trimStep = 4096
+
+// TrimNow is Trim, whenever the last was.
+func (t *Tail) TrimNow() {
+	now := t.opts.Now()
+	for t.trimSome(now) {
+	}
+}
+
+// trimSome forgets some commits, and tells whether there may be more.
+func (t *Tail) trimSome(now time.Time) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
 	t.trimmed = now
+	keep := t.heldLocked()
+	n := 0
+	files := map[*File]bool{}
+	for n < min(len(t.list), trimStep) && t.list[n].Tid <= keep && now.Sub(t.list[n].when) > t.opts.Retention {
+		for _, f := range t.list[n].files {
+			files[f] = true
+		}
+		t.dropLocked(t.list[n])
+		n++
+	}
+	clear(t.list[:n])
+	t.list = t.list[n:] // what is before it goes when append makes room
+	for f := range files {
+		f.dropDeltas(t.tail)
+	}
+	if len(t.list) == 0 {
+		t.list = nil
+	}
+	return n == trimStep
+}
+
+// heldLocked returns the tid after which all commits are kept. mu must be held.
+func (t *Tail) heldLocked() zodb.Tid {
 	keep := t.head
 	for h := range t.holds {
 		keep = min(keep, h.tid)
 	}
-	n := 0
-	for n < len(t.list) && t.list[n].Tid <= keep && now.Sub(t.list[n].when) > t.opts.Retention {
-		t.dropLocked(t.list[n])
-		n++
-	}
-	if n > 0 {
-		t.list = append([]published(nil), t.list[n:]...)
-	}
+	return keep
 }
 
 func (t *Tail) dropLocked(p published) {
 	t.tail = p.Tid
+	t.bytes -= p.size()
 	for _, oid := range p.Oids {
-		if t.last[oid] == p.Tid {
-			delete(t.last, oid)
-		}
+		t.touches.drop(oid, p.Tid)
 	}
 	for len(t.gaps) > 0 && t.gaps[0].hi <= p.Tid {
 		t.gaps = t.gaps[1:]
 	}
-	for _, f := range p.files {
-		f.dropDeltas(p.Tid)
+}
+
+// size is about what a commit takes in the list and in touches, bytes.
+func (p published) size() int { return 96 + 40*len(p.Oids) }
+
+// Overfull reports whether the list takes more than its bound because of what is held, and then which tid holds it.
+func (t *Tail) Overfull() (held zodb.Tid, yes bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.bytes <= t.opts.ListBytes || len(t.list) == 0 || t.opts.Now().Sub(t.list[0].when) <= t.opts.Retention {
+		return 0, false
 	}
+	return t.heldLocked(), true
+}
+
+// Tid returns what the hold keeps all commits after.
+func (h *Hold) Tid() zodb.Tid {
+	h.t.mu.Lock()
+	defer h.t.mu.Unlock()
+	return h.tid
 }
 
 // after returns the index in list of the first commit > tid. mu must be held.
@@ -235,7 +291,7 @@ func (t *Tail) after(tid zodb.Tid) int {
 // touchedAfter returns the newest published commit > v that touched oid, or 0. mu must be held; v
 // must be held too.
 func (t *Tail) touchedAfter(oid zodb.Oid, v zodb.Tid) zodb.Tid {
-	if w := max(t.last[oid], t.lastGap); w > v {
+	if w := max(t.touches.last[oid], t.lastGap); w > v {
 		return w
 	}
 	return 0
@@ -244,39 +300,26 @@ func (t *Tail) touchedAfter(oid zodb.Oid, v zodb.Tid) zodb.Tid {
 // firstTouch returns the first commit > v that touched oid, or TidMax; for a gap, the tid at which
 // knowledge ends. mu must be held.
 func (t *Tail) firstTouch(oid zodb.Oid, v zodb.Tid) zodb.Tid {
-	if t.touchedAfter(oid, v) == 0 {
-		return zodb.TidMax
+	first := t.touches.after(oid, v)
+	if i := t.gapAfter(v); i < len(t.gaps) && t.gaps[i].hi <= first {
+		return max(t.gaps[i].lo, v) + 1
 	}
-	for _, p := range t.list[t.after(v):] {
-		if p.Gap != 0 {
-			return max(p.Gap, v) + 1
-		}
-		for _, o := range p.Oids {
-			if o == oid {
-				return p.Tid
-			}
-		}
-	}
-	return zodb.TidMax
+	return first
+}
+
+// gapAfter returns the index of the first gap that ends after v. mu must be held.
+func (t *Tail) gapAfter(v zodb.Tid) int {
+	return sort.Search(len(t.gaps), func(i int) bool { return t.gaps[i].hi > v })
 }
 
 // stamp returns the newest commit <= at in the list that touched oid, or 0 if none did since tail.
 // mu must be held.
 func (t *Tail) stamp(oid zodb.Oid, at zodb.Tid) zodb.Tid {
-	if w := max(t.last[oid], t.lastGap); w <= at {
-		return w
+	last := t.touches.upTo(oid, at)
+	if i := t.gapAfter(at); i > 0 {
+		last = max(last, t.gaps[i-1].hi)
 	}
-	for i := t.after(at) - 1; i >= 0; i-- {
-		if t.list[i].Gap != 0 {
-			return t.list[i].Tid
-		}
-		for _, o := range t.list[i].Oids {
-			if o == oid {
-				return t.list[i].Tid
-			}
-		}
-	}
-	return 0
+	return last
 }
 
 // Unknown reports whether at lies inside a gap, where it is not known which objects changed.
@@ -288,12 +331,8 @@ func (t *Tail) Unknown(at zodb.Tid) bool {
 
 // unknown is Unknown; mu must be held.
 func (t *Tail) unknown(at zodb.Tid) bool {
-	for _, g := range t.gaps {
-		if g.lo < at && at < g.hi {
-			return true
-		}
-	}
-	return false
+	i := t.gapAfter(at)
+	return i < len(t.gaps) && t.gaps[i].lo < at
 }
 
 // Mapping is what blktab says about a block.

@@ -63,7 +63,7 @@ func TestChangesAreForgotten(t *testing.T) {
 	tail.mu.Lock()
 	defer tail.mu.Unlock()
 	for what, n := range map[string]int{
-		"commits": len(tail.list), "objects": len(tail.last) * 60, "changes of the block": len(f.revs[7]),
+		"commits": len(tail.list), "objects": len(tail.touches.last) * 60, "changes of the block": len(f.revs[7]),
 		"deltas of the file": len(f.deltas), "attributes of the file": len(f.attrs),
 	} {
 		if n > 70 {

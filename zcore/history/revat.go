@@ -149,17 +149,19 @@ func (t *Tail) ChangedSince(ctx context.Context, f *File, at, v zodb.Tid) ([]Blk
 	found := map[Blk]bool{}
 	var ask []Blk
 	t.mu.Lock()
-	for i := len(f.deltas) - 1; i >= 0 && f.deltas[i].tid > at; i-- {
-		if f.deltas[i].tid <= v {
-			for _, blk := range f.deltas[i].blks {
-				found[blk] = true
-			}
-		}
-	}
+	deltas := f.deltas[f.deltaAfter(at):] // held: they stay as they are
 	for i := len(f.recent) - 1; i >= 0 && f.recent[i].since > at; i-- {
 		ask = append(ask, f.recent[i].blk)
 	}
 	t.mu.Unlock()
+	for _, d := range deltas {
+		if d.tid > v {
+			break
+		}
+		for _, blk := range d.blks {
+			found[blk] = true
+		}
+	}
 	for _, blk := range ask {
 		if found[blk] || t.RevUpper(f, blk, v) <= at {
 			continue
