@@ -233,3 +233,33 @@ func TestWatchThatKeepsTooMuchHistoryEnds(t *testing.T) {
 	}
 	w.wantPins(young.pins(w.f, now), nil)
 }
+
+// A stream of commits that nobody reads ends, after what it has.
+func TestUnreadZheadIsBounded(t *testing.T) {
+	w := newWorld(t, Options{}, nil)
+	z := w.core.OpenZhead()
+	defer z.Close()
+	w.core.mu.Lock()
+	for i := range zodb.Tid(maxUnreadTids + 100) {
+		z.pushLocked(i + 1)
+	}
+	n := len(z.tids)
+	w.core.mu.Unlock()
+	if n != maxUnreadTids {
+		t.Fatalf("%d lines are kept", n)
+	}
+	read := 0
+	for {
+		p, err := z.Read(t.Context(), 1<<20)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(p) == 0 {
+			break
+		}
+		read += len(p)
+	}
+	if read != 17*maxUnreadTids {
+		t.Errorf("%d bytes were read before the end", read)
+	}
+}

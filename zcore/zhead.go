@@ -11,6 +11,7 @@ import (
 type ZheadStream struct {
 	c    *Core
 	tids []zodb.Tid    // Core.mu; announced, not read yet
+	over bool          // Core.mu; too many were not read: the end comes after these
 	part []byte        // Core.mu; rest of a line that did not fit
 	more chan struct{} // cap 1; told when tids grew
 }
@@ -38,8 +39,16 @@ func (c *Core) tellZheads(lines []zheadLine) {
 	}
 }
 
+// maxUnreadTids is how many lines of a stream may be left unread; then it ends.
+const maxUnreadTids = 1 << 20
+
 // pushLocked adds a tid. Core.mu must be held.
 func (z *ZheadStream) pushLocked(tid zodb.Tid) {
+	if len(z.tids) >= maxUnreadTids || z.over {
+		z.over = true
+		z.wakeLocked()
+		return
+	}
 	z.tids = append(z.tids, tid)
 	z.wakeLocked()
 }
@@ -55,7 +64,8 @@ func (z *ZheadStream) wakeLocked() {
 // Read is as Link.Read.
 func (z *ZheadStream) Read(ctx context.Context, size int) ([]byte, error) {
 	for {
-		if p := z.take(size); len(p) > 0 || size <= 0 {
+		p, over := z.take(size)
+		if len(p) > 0 || size <= 0 || over {
 			return p, nil
 		}
 		select {
@@ -68,7 +78,7 @@ func (z *ZheadStream) Read(ctx context.Context, size int) ([]byte, error) {
 	}
 }
 
-func (z *ZheadStream) take(size int) []byte {
+func (z *ZheadStream) take(size int) (p []byte, over bool) {
 	z.c.mu.Lock()
 	defer z.c.mu.Unlock()
 	for len(z.part) < size && len(z.tids) > 0 {
@@ -76,12 +86,12 @@ func (z *ZheadStream) take(size int) []byte {
 		z.tids = z.tids[1:]
 	}
 	n := min(size, len(z.part))
-	p := z.part[:n:n]
+	p = z.part[:n:n]
 	z.part = append([]byte(nil), z.part[n:]...)
-	if n > 0 && len(z.part)+len(z.tids) > 0 {
+	if n > 0 && len(z.part)+len(z.tids) > 0 || z.over {
 		z.wakeLocked() // other readers
 	}
-	return p
+	return p, z.over
 }
 
 // Close ends the stream.

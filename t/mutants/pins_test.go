@@ -84,6 +84,11 @@ func pinMutants() []mutant {
 			edits: []edit{{"case len(older) == 1 && older[0] == tid:", "case len(older) == 1 && older[0] == tid && oid == 0:"}},
 		},
 		{
+			name: "zhead-unbounded", run: "TestUnreadZhead", file: "zcore/zhead.go",
+			why:   "a stream of commits that nobody reads grows for ever",
+			edits: []edit{{"len(z.tids) >= maxUnreadTids || z.over", "z.over"}},
+		},
+		{
 			name: "gap-begins-anew", run: "TestGapOver", file: "zcore/history/delta.go",
 			why:   "a gap over a database that fails now and then is begun anew with each failure, and never ends",
 			edits: []edit{{"t.opts.Retry == nil || zodb.", "t.opts.Retry != nil || zodb."}},
