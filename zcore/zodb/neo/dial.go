@@ -27,10 +27,9 @@ func (p *place) connect(ctx context.Context, a address, opt Options) (*conn, err
 	}
 	c, err := newConn(ctx, nc, raw, opt)
 	if err != nil {
-		var bad tls.AlertError
 		switch {
 		case isRefusal(err):
-		case p.tls && errors.As(err, &bad):
+		case p.tls && isAlert(err):
 			err = &refusal{fmt.Errorf("%w: it does not accept our certificate (cert, key)", err)}
 		case !p.tls:
 			err = fmt.Errorf("%w: does it want TLS (neos://)?", err)
@@ -57,7 +56,6 @@ func (p *place) secure(ctx context.Context, raw net.Conn) (net.Conn, error) {
 	err = tc.HandshakeContext(ctx)
 	var record tls.RecordHeaderError
 	var cert *tls.CertificateVerificationError
-	var alert tls.AlertError
 	switch {
 	case err == nil:
 		return tc, nil
@@ -65,10 +63,16 @@ func (p *place) secure(ctx context.Context, raw net.Conn) (net.Conn, error) {
 		return nil, &refusal{fmt.Errorf("it does not speak TLS: write neo:// and no ca, cert, key (%w)", err)}
 	case errors.As(err, &cert):
 		return nil, &refusal{fmt.Errorf("its certificate is not of the authority given as ca: %w", err)}
-	case errors.As(err, &alert):
+	case isAlert(err):
 		return nil, &refusal{fmt.Errorf("it does not accept our certificate (cert, key): %w", err)}
 	}
 	return nil, fmt.Errorf("TLS handshake: %w", err)
+}
+
+// isAlert tells whether the other end ended TLS with an alert.
+func isAlert(err error) bool {
+	var op *net.OpError
+	return errors.As(err, &op) && op.Op == "remote error"
 }
 
 func (p *place) tlsConfig() (*tls.Config, error) {

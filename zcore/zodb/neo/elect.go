@@ -68,6 +68,9 @@ func (f *search) run(ctx context.Context) (*session, error) {
 			f.next(ctx)
 		}
 	}
+	if len(f.errs) == 0 {
+		return nil, zodb.Outage(context.Cause(ctx))
+	}
 	return nil, f.failure()
 }
 

@@ -261,7 +261,7 @@ func (r *round) classify(ctx context.Context, node int32, err error) error {
 
 // outOf adds to the reason for giving up why storages could not be asked.
 func (r *round) outOf(err error) error {
-	if r.last != nil {
+	if r.last != nil && !isLost(err) {
 		return fmt.Errorf("%w: %w", err, r.last)
 	}
 	return err
