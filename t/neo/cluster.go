@@ -222,22 +222,26 @@ func (c *Cluster) Cells() []map[int]int {
 // UpToDate is the state of a cell that has everything.
 const UpToDate = 1
 
-// WaitReplicated waits until each partition has all its copies up to date, and no others.
-func (c *Cluster) WaitReplicated() {
+// Replicated tells whether each partition has all its copies up to date, and no others.
+func (c *Cluster) Replicated() bool {
 	c.t.Helper()
-	zeo.Eventually(c.t, "all copies are up to date", func() bool {
-		for _, row := range c.Cells() {
-			for _, state := range row {
-				if state != UpToDate {
-					return false
-				}
-			}
-			if len(row) != c.cfg.Replicas+1 {
+	for _, row := range c.Cells() {
+		for _, state := range row {
+			if state != UpToDate {
 				return false
 			}
 		}
-		return true
-	})
+		if len(row) != c.cfg.Replicas+1 {
+			return false
+		}
+	}
+	return true
+}
+
+// WaitReplicated waits until Replicated.
+func (c *Cluster) WaitReplicated() {
+	c.t.Helper()
+	zeo.Eventually(c.t, "all copies are up to date", c.Replicated)
 }
 
 // WaitPending waits until the master knows a storage that is not part of the cluster yet.

@@ -42,7 +42,7 @@ def unpack(sdist, where):
 
 def convert(path, source, tool):
     source = str(tool.refactor_string(source, path)) if source else source
-    source = source.replace('.__func__', '')
+    source = source.replace('.__func__', '').replace('weakref.ReferenceError', 'ReferenceError')
     source = re.sub(r'([\w.]+(?:\(".*?"\))?)\.next\(\)', r'next(\1)', source)
     source = re.sub(r'\bbytes\b', 'str', source)
     source = FROM_PY2.sub('from neo.lib.py2 import ', source)
