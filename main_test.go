@@ -16,6 +16,7 @@ import (
 
 	"wcfs/fusesrv"
 	"wcfs/p9srv"
+	"wcfs/t/wait"
 	"wcfs/zcore"
 	"wcfs/zcore/tree/treetest/fixture"
 	"wcfs/zcore/zdata"
@@ -100,7 +101,7 @@ func TestCycles(t *testing.T) {
 		cycle()
 	}
 	settled := func() bool { return runtime.NumGoroutine() <= goroutines && openFiles(t) <= fds }
-	for deadline := time.Now().Add(30 * time.Second); !settled(); time.Sleep(5 * time.Millisecond) {
+	for deadline := time.Now().Add(wait.Patience); !settled(); time.Sleep(5 * time.Millisecond) {
 		if time.Now().After(deadline) {
 			stacks := make([]byte, 1<<16)
 			t.Fatalf("%d goroutines before, %d after; %d descriptors before, %d after\n%s",

@@ -19,6 +19,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"wcfs/t/wait"
 	"wcfs/zcore/zodb"
 )
 
@@ -233,7 +234,7 @@ func (c *child) line() string {
 			return "EOF"
 		}
 		return l
-	case <-time.After(20 * time.Second):
+	case <-time.After(wait.Patience):
 		c.t.Fatal("child is silent")
 		return ""
 	}

@@ -16,6 +16,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"wcfs/t/wait"
 	"wcfs/zcore"
 	"wcfs/zcore/tree"
 	"wcfs/zcore/zodb"
@@ -351,7 +352,7 @@ func mountFake(t *testing.T, change func(*fakeTree, *Options)) *fixture {
 }
 
 func (f *fixture) end() {
-	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), wait.Patience)
 	defer cancel()
 	if err := f.srv.Close(ctx); err != nil {
 		f.Error(err)
@@ -379,7 +380,7 @@ func (f *fixture) path(name string) string { return f.dir + "/" + name }
 // until waits for cond.
 func until(t *testing.T, what string, cond func() bool) {
 	t.Helper()
-	for end := time.Now().Add(20 * time.Second); !cond(); time.Sleep(5 * time.Millisecond) {
+	for end := time.Now().Add(wait.Patience); !cond(); time.Sleep(5 * time.Millisecond) {
 		if time.Now().After(end) {
 			t.Fatalf("timed out waiting until %s", what)
 		}

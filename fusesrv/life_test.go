@@ -19,6 +19,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"wcfs/t/isolation/dropcaches"
+	"wcfs/t/wait"
 	"wcfs/zcore/tree"
 	"wcfs/zcore/zodb"
 )
@@ -82,7 +83,7 @@ func TestSetDisconnected(t *testing.T) {
 	s.expect("error transport endpoint is not connected")
 	p.expect("error transport endpoint is not connected")
 	wantDisconnected(t, f.dir, fd)
-	if d := time.Since(begin); d > 3*time.Second {
+	if d := time.Since(begin); d > atOnce/4 {
 		t.Errorf("took %v", d)
 	}
 	if err := f.srv.Upload(1, 0, make([]byte, fakeBlk)); !errors.Is(err, tree.ErrNotConn) {
@@ -113,11 +114,11 @@ func TestSetDisconnectedHung(t *testing.T) {
 	f.srv.SetDisconnected()
 	p.expect("error transport endpoint is not connected")
 	wantDisconnected(t, f.dir, fd)
-	if d := time.Since(begin); d > 3*time.Second {
+	if d := time.Since(begin); d > atOnce/4 {
 		t.Errorf("took %v", d)
 	}
 	release()
-	if err := f.srv.Wait(deadline(t, 10*time.Second)); !errors.Is(err, ErrAborted) {
+	if err := f.srv.Wait(deadline(t, wait.Patience)); !errors.Is(err, ErrAborted) {
 		t.Errorf("serving ended by %v", err)
 	}
 }
@@ -166,7 +167,7 @@ func TestServerKilledAtInvalidation(t *testing.T) {
 	srv.expect("invalidating")
 	time.Sleep(50 * time.Millisecond) // it waits for the page
 	srv.signal(syscall.SIGKILL)
-	srv.diesWithin(10 * time.Second)
+	srv.diesWithin(wait.Patience)
 	if line := client.line(); !strings.HasPrefix(line, "error ") {
 		t.Errorf("client: %q", line)
 	}
@@ -192,7 +193,7 @@ func TestForce(t *testing.T) {
 		if err == nil {
 			t.Error("a stopped server answers")
 		}
-	case <-time.After(10 * time.Second):
+	case <-time.After(wait.Patience):
 		t.Error("who waits for the server waits on")
 	}
 	srv.signal(syscall.SIGKILL)
@@ -321,7 +322,7 @@ func TestIdle(t *testing.T) {
 	}
 	begin := time.Now()
 	unix.Close(fd)
-	if err := f.srv.Idle(deadline(t, 10*time.Second), after); err != nil {
+	if err := f.srv.Idle(deadline(t, wait.Patience), after); err != nil {
 		t.Error(err)
 	}
 	if d := time.Since(begin); d < after {

@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"wcfs/fusesrv"
+	"wcfs/t/wait"
 	"wcfs/zcore"
 	"wcfs/zcore/tree"
 	"wcfs/zcore/tree/treetest"
@@ -53,7 +54,7 @@ func serve(t *testing.T, fill func(*memstorage.Store) (*zgen.DB, error)) *world 
 	ended := make(chan error, 1)
 	go func() { ended <- w.core.Run(ctx) }()
 	t.Cleanup(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+		ctx, cancel := context.WithTimeout(context.Background(), wait.Patience)
 		defer cancel()
 		if err := errors.Join(srv.Close(ctx), srv.Wait(ctx)); err != nil {
 			t.Error(err)
@@ -163,7 +164,7 @@ func pread(t *testing.T, fd int, off int64, n int) []byte {
 
 func until(t *testing.T, what string, cond func() bool) {
 	t.Helper()
-	for end := time.Now().Add(20 * time.Second); !cond(); time.Sleep(5 * time.Millisecond) {
+	for end := time.Now().Add(wait.Patience); !cond(); time.Sleep(5 * time.Millisecond) {
 		if time.Now().After(end) {
 			t.Fatalf("timed out waiting until %s", what)
 		}

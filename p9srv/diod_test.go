@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"github.com/hugelgupf/p9/linux"
+
+	"wcfs/t/wait"
 )
 
 // TestDiod: the client helper against a server that is not ours. It needs diod (t/setup deb).
@@ -76,7 +78,7 @@ func TestDiodsClients(t *testing.T) {
 	for _, server := range []string{strings.TrimPrefix(w.addr, "unix:"), strings.TrimPrefix(tcp, "tcp:")} {
 		run := func(name string, args ...string) []byte {
 			t.Helper()
-			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+			ctx, cancel := context.WithTimeout(t.Context(), wait.Patience)
 			defer cancel()
 			out, err := exec.CommandContext(ctx, name, append([]string{"-s", server, "-a"}, args...)...).Output()
 			if err != nil {

@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"wcfs/t/wait"
 	"wcfs/zcore"
 	"wcfs/zcore/tree"
 )
@@ -275,7 +276,7 @@ func (n *fakeNode) written() string {
 func (h *fakeHandle) Close() { h.n.t.handles.Add(-1) }
 
 // patience is how long tests wait for what must come.
-const patience = time.Minute
+var patience = wait.Patience
 
 // receive takes what comes from c.
 func receive[T any](t testing.TB, what string, c <-chan T) (v T) {

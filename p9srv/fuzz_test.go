@@ -7,6 +7,8 @@ import (
 	"net"
 	"testing"
 	"time"
+
+	"wcfs/t/wait"
 )
 
 // FuzzMessages sends any bytes after a Tversion and an attach, and then, on a new connection, wants a working
@@ -40,7 +42,7 @@ func FuzzMessages(f *testing.F) {
 			newFrame(tAttach, 1).u32(0).u32(noFid).str("x").str("").u32(noFid).done(0),
 			in,
 		} {
-			ours.SetWriteDeadline(time.Now().Add(5 * time.Second))
+			ours.SetWriteDeadline(time.Now().Add(wait.Patience))
 			if _, err := ours.Write(p); err != nil {
 				break
 			}

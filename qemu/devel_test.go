@@ -15,6 +15,7 @@ import (
 
 	"wcfs/qemu"
 	"wcfs/qemu/qemutest"
+	"wcfs/t/wait"
 )
 
 // TestDebuggerAndDisplay: a guest that waits for a debugger before its first instruction, goes on when it is told
@@ -40,7 +41,7 @@ func TestDebuggerAndDisplay(t *testing.T) {
 	debugger(t, port)
 	select {
 	case <-m.Running():
-	case <-time.After(time.Minute):
+	case <-time.After(wait.Patience):
 		t.Fatalf("the guest does not go on; console:\n%s", m.Console())
 	}
 	eventually(t, "the screen stays dark", func() bool {
@@ -73,7 +74,7 @@ func debugger(t *testing.T, addr string) {
 		return err == nil
 	})
 	defer c.Close()
-	_ = c.SetDeadline(time.Now().Add(30 * time.Second))
+	_ = c.SetDeadline(time.Now().Add(wait.Patience))
 	r := bufio.NewReader(c)
 	ask := func(packet string) string {
 		sum := byte(0)
@@ -113,7 +114,7 @@ func litShare(socket string) (float64, error) {
 		return 0, err
 	}
 	defer c.Close()
-	_ = c.SetDeadline(time.Now().Add(20 * time.Second))
+	_ = c.SetDeadline(time.Now().Add(wait.Patience))
 	r := bufio.NewReader(c)
 	read := func(n int) []byte {
 		b := make([]byte, n)

@@ -18,6 +18,7 @@ import (
 
 	"wcfs/qemu"
 	"wcfs/qemu/qemutest"
+	"wcfs/t/wait"
 )
 
 // TestSmallGuest: a guest with an initramfs only; files, input, output byte for byte, exit status.
@@ -278,7 +279,7 @@ func write(t *testing.T, path, text string) {
 
 func eventually(t *testing.T, what string, ok func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(30 * time.Second); !ok(); time.Sleep(10 * time.Millisecond) {
+	for deadline := time.Now().Add(wait.Patience); !ok(); time.Sleep(10 * time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatal(what)
 		}

@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"wcfs/t/wait"
 	"wcfs/zcore/watch"
 	"wcfs/zcore/zdata/zgen"
 	"wcfs/zcore/zodb"
@@ -122,7 +123,7 @@ func (g *guestKernel) pickBase(f *HeadFile, fresh bool) zodb.Tid {
 }
 
 func (s *sim) runGuests(guests []*guestKernel) error {
-	ctx, cancel := context.WithTimeout(context.Background(), 60*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), wait.Patience)
 	defer cancel()
 	served := make(chan error, 1)
 	go func() { served <- s.core.Run(ctx) }()

@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"wcfs/t/wait"
 	"wcfs/zcore/zodb"
 )
 
@@ -38,7 +39,7 @@ func (g *guest) link() *testLink {
 // read reads a block of the base; an error is part of what it returns.
 func (g *guest) read(base zodb.Tid, blk Blk) string {
 	g.w.t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), wait.Patience)
 	defer cancel()
 	b, err := g.w.core.LookupBase(ctx, base, g.w.f)
 	if err != nil {

@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"wcfs/t/wait"
 	"wcfs/zcore/zodb"
 )
 
@@ -97,7 +98,7 @@ func (e *extents) put(f *extentFile) {
 
 // check waits until all extents are released: what runs in the background may take a moment.
 func (e *extents) check() error {
-	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(time.Millisecond) {
+	for deadline := time.Now().Add(wait.Patience); ; time.Sleep(time.Millisecond) {
 		e.mu.Lock()
 		out, gave := e.out, e.gave
 		e.mu.Unlock()

@@ -15,6 +15,7 @@ import (
 	"testing"
 	"time"
 
+	"wcfs/t/wait"
 	"wcfs/zcore/zdata/zgen"
 	"wcfs/zcore/zodb"
 	"wcfs/zcore/zodb/memstorage"
@@ -142,7 +143,7 @@ func (s *sim) step(Step) {
 }
 
 func (s *sim) run() error {
-	ctx, cancel := context.WithTimeout(context.Background(), 60*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), wait.Patience)
 	defer cancel()
 	served := make(chan error, 1)
 	go func() { served <- s.core.Run(ctx) }()

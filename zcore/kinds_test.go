@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"wcfs/t/wait"
 	"wcfs/zcore/zdata/zgen"
 	"wcfs/zcore/zodb"
 )
@@ -23,7 +24,7 @@ func (w *world) failLoads(bad zodb.Oid, since zodb.Tid, err error) {
 
 // readOf reads the first block of a file under head.
 func (w *world) readOf(f zodb.Oid) error {
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), wait.Patience)
 	defer cancel()
 	h, err := w.core.Lookup(ctx, f)
 	if err != nil {

@@ -7,8 +7,8 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
-	"time"
 
+	"wcfs/t/wait"
 	"wcfs/zcore/zdata/zgen"
 	"wcfs/zcore/zodb"
 )
@@ -23,7 +23,7 @@ type caller struct {
 
 // waitFor is announced for goroutines other than the test's.
 func (w *world) waitFor(tid zodb.Tid) error {
-	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), wait.Patience)
 	defer cancel()
 	return w.core.waitHead(ctx, tid)
 }

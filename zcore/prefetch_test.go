@@ -4,12 +4,14 @@ import (
 	"fmt"
 	"testing"
 	"time"
+
+	"wcfs/t/wait"
 )
 
 // settled waits until nothing is being loaded ahead and returns how many loads there were.
 func (w *world) settled() int {
 	w.t.Helper()
-	for deadline := time.Now().Add(10 * time.Second); len(w.core.prefetching) > 0; time.Sleep(time.Millisecond) {
+	for deadline := time.Now().Add(wait.Patience); len(w.core.prefetching) > 0; time.Sleep(time.Millisecond) {
 		if time.Now().After(deadline) {
 			w.t.Fatal("loads ahead do not end")
 		}

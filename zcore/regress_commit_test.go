@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"wcfs/t/wait"
 	"wcfs/zcore/zdata/zgen"
 	"wcfs/zcore/zodb"
 )
@@ -148,7 +149,7 @@ func TestManyAppendsAgainstASlowLoad(t *testing.T) {
 		if s != "a0" {
 			t.Fatalf("got %q", s)
 		}
-	case <-time.After(5 * time.Second):
+	case <-time.After(wait.Patience):
 		t.Fatal("the read never ends while others append")
 	}
 	w.announced(w.db.Head())

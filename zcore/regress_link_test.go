@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"wcfs/t/wait"
 	"wcfs/zcore/zodb"
 )
 
@@ -255,7 +256,7 @@ func TestTwoReadersOfOneStream(t *testing.T) {
 	z := w.core.OpenZhead()
 	defer z.Close()
 	for name, read := range map[string]func(context.Context, int) ([]byte, error){"link": l.l.Read, "zhead": z.Read} {
-		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+		ctx, cancel := context.WithTimeout(context.Background(), wait.Patience)
 		defer cancel()
 		got := make(chan string, 2)
 		for range 2 {

@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"wcfs/t/wait"
 	"wcfs/zcore/watch"
 	"wcfs/zcore/zdata/zgen"
 	"wcfs/zcore/zodb"
@@ -235,7 +236,7 @@ func TestOneSenderPerBlock(t *testing.T) {
 		}
 		return tidHead
 	}
-	deadline := time.Now().Add(30 * time.Second)
+	deadline := time.Now().Add(wait.Patience)
 	for i := 0; i < n && time.Now().Before(deadline); {
 		cw.mu.Lock()
 		if p := cw.pins[0]; p == nil || len(p.queue) == 0 { // the very moment

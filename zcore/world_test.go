@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"wcfs/t/wait"
 	"wcfs/zcore/zdata/zgen"
 	"wcfs/zcore/zodb"
 	"wcfs/zcore/zodb/memstorage"
@@ -64,7 +65,7 @@ func (w *world) must(what string, ch <-chan struct{}) {
 	w.t.Helper()
 	select {
 	case <-ch:
-	case <-time.After(10 * time.Second):
+	case <-time.After(wait.Patience):
 		w.t.Fatalf("%s does not happen", what)
 	}
 }
@@ -72,7 +73,7 @@ func (w *world) must(what string, ch <-chan struct{}) {
 // eventually waits for a condition.
 func eventually(t *testing.T, what string, cond func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(10 * time.Second); !cond(); time.Sleep(time.Millisecond) {
+	for deadline := time.Now().Add(wait.Patience); !cond(); time.Sleep(time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatalf("waited too long for %s", what)
 		}
@@ -181,7 +182,7 @@ func (w *world) tx(fill func(*zgen.Tx)) zodb.Tid {
 
 func (w *world) announced(tid zodb.Tid) {
 	w.t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), wait.Patience)
 	defer cancel()
 	if err := w.core.waitHead(ctx, tid); err != nil {
 		w.t.Fatalf("commit %s is not announced: %v", tid, err)
@@ -195,7 +196,7 @@ func (w *world) read(blk Blk) string {
 		w.t.Fatal(err)
 	}
 	f.Attr(context.Background())
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), wait.Patience)
 	defer cancel()
 	d, err := f.Read(ctx, w.core.Host(), testBlksize, int64(blk)*testBlksize)
 	if err != nil {
@@ -232,7 +233,7 @@ func (tl *testLink) send(format string, args ...any) {
 
 func (tl *testLink) recv() string {
 	tl.t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), wait.Patience)
 	defer cancel()
 	for {
 		if line, rest, ok := strings.Cut(tl.part, "\n"); ok {

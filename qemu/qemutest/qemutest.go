@@ -13,12 +13,13 @@ import (
 	"golang.org/x/sys/unix"
 
 	"wcfs/qemu"
+	"wcfs/t/wait"
 )
 
 // Kernel finds the kernel, or ends the test.
 func Kernel(t testing.TB, name string) qemu.Kernel {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), 4*wait.Patience) // it may be downloaded, and is unpacked
 	defer cancel()
 	k, err := qemu.FindKernel(ctx, name, qemu.DefaultCache(), nil)
 	if err != nil {

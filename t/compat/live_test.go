@@ -15,13 +15,14 @@ import (
 	"time"
 
 	"wcfs/t/py"
+	"wcfs/t/wait"
 	"wcfs/zcore/zodb"
 	"wcfs/zcore/zodb/filestorage"
 	"wcfs/zcore/zodb/fswriter"
 	"wcfs/zcore/zodb/storagetest"
 )
 
-const patience = 60 * time.Second
+var patience = wait.Patience
 
 // followAll returns the commits that Follow reports, in order.
 func followAll(t testing.TB, stor zodb.Storage, after zodb.Tid) <-chan zodb.Commit {

@@ -5,6 +5,7 @@ import (
 	"testing"
 
 	"wcfs/t/served"
+	"wcfs/t/wait"
 )
 
 // wcfsPath is the command under test; set by TestMain, then read only.
@@ -18,7 +19,7 @@ func TestMain(m *testing.M) {
 	os.Exit(served.Main(m, func(wcfs string) { wcfsPath = wcfs }))
 }
 
-const patience = served.Patience
+var patience = wait.Patience
 
 func eventually(t *testing.T, what string, cond func() bool) {
 	t.Helper()

@@ -292,7 +292,7 @@ func TestEndWithPinsOut(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	f := w.file(2)
-	w.start()
+	w.start("-pintimeout=60s") // longer than the end may take
 	at := w.db.Head()
 	w.touch(f, 0)
 	l := w.link()

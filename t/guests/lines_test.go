@@ -11,11 +11,11 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	"wcfs/qemu/qemutest"
 	"wcfs/t/py"
 	"wcfs/t/served"
+	"wcfs/t/wait"
 )
 
 // TestHostLines starts what docs/guests.md shows for the host: the server, QEMU with each set of options, up to
@@ -43,7 +43,7 @@ func TestHostLines(t *testing.T) {
 	}
 	if soak() {
 		qemutest.Turn(t)
-		ctx, cancel := context.WithTimeout(t.Context(), 4*time.Minute)
+		ctx, cancel := context.WithTimeout(t.Context(), 2*wait.Patience) // a guest starts
 		defer cancel()
 		at := read(t, filepath.Join(l.mnt, "head/at"))
 		out, err := exec.CommandContext(ctx, filepath.Join(built, "wcfs"), l.args(host[1])[1:]...).Output()

@@ -15,6 +15,7 @@ import (
 	"wcfs/t/py"
 	"wcfs/t/said"
 	"wcfs/t/served"
+	"wcfs/t/wait"
 )
 
 // built is where TestMain puts programs; read only afterwards.
@@ -126,7 +127,7 @@ func checkArgs(w *writer, mnt, log string, seconds, seed int) []string {
 }
 
 // patience is how long may take what should take a moment, on a busy machine.
-const patience = 90 * time.Second
+var patience = wait.Patience
 
 func eventually(t *testing.T, what string, cond func() bool) {
 	t.Helper()

@@ -29,7 +29,8 @@ var arrows = []struct {
 	may []string
 }{
 	{"zcore/zodb/demostorage", []string{"zcore/zodb"}}, // over any two drivers, which it is passed
-	{"zcore/zodb", []string{"zcore/zodb"}},             // drivers, btree, records: nothing above
+	{"zcore/zodb/storagetest", []string{"zcore/zodb", "t/wait"}},
+	{"zcore/zodb", []string{"zcore/zodb"}}, // drivers, btree, records: nothing above
 	{"zcore/zdata", []string{"zcore/zdata", "zcore/zodb"}},
 	{"zcore/history", []string{"zcore/history", "zcore/zdata", "zcore/zodb"}},
 	{"zcore/watch", []string{"zcore/zodb", "zcore/zdata"}},
@@ -40,6 +41,7 @@ var arrows = []struct {
 	{"zcore", []string{"zcore/history", "zcore/watch", "zcore/zdata", "zcore/zodb"}},
 	{"fusesrv", []string{"fusesrv", "zcore", "zcore/tree", "zcore/zodb"}},
 	{"p9srv", []string{"p9srv", "zcore", "zcore/tree", "zcore/zodb"}},
+	{"qemu/qemutest", []string{"qemu", "t/wait"}},
 	{"qemu", []string{"qemu"}},
 	{"t", []string{""}},
 	{"", []string{"fusesrv", "p9srv", "qemu", "zcore"}},

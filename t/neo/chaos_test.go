@@ -14,6 +14,7 @@ import (
 	"wcfs/t/neo"
 	"wcfs/t/served"
 	"wcfs/t/stamp"
+	"wcfs/t/wait"
 	"wcfs/zcore/zodb"
 )
 
@@ -96,7 +97,7 @@ func (x *chaos) killed(pause time.Duration, nodes ...*neo.Node) {
 // that ended by a fault of its own is started again, as whoever runs servers does.
 func (x *chaos) recover() {
 	x.t.Helper()
-	for end := time.Now().Add(2 * time.Minute); !x.hand.Operational() || !x.c.Replicated(); time.Sleep(100 * time.Millisecond) {
+	for end := time.Now().Add(wait.Patience); !x.hand.Operational() || !x.c.Replicated(); time.Sleep(100 * time.Millisecond) {
 		for _, n := range slices.Concat(x.c.Masters, x.c.Storages) {
 			if n.Ended() {
 				x.did["ended by itself"]++
@@ -104,7 +105,7 @@ func (x *chaos) recover() {
 				n.Start()
 			}
 		}
-		if time.Until(end) < 110*time.Second && !x.hand.Operational() {
+		if time.Until(end) < wait.Patience-10*time.Second && !x.hand.Operational() {
 			x.c.TryCtl(x.t.Context(), "start")
 		}
 		if time.Now().After(end) {

@@ -12,9 +12,9 @@ import (
 	"strconv"
 	"strings"
 	"testing"
-	"time"
 
 	"wcfs/t/served"
+	"wcfs/t/wait"
 	"wcfs/zcore/zdata/zgen"
 	"wcfs/zcore/zodb/fswriter"
 )
@@ -63,7 +63,7 @@ func workplace(t *testing.T) (dir string, env []string) {
 func TestRecipes(t *testing.T) {
 	dir, env := workplace(t)
 	_, texts := blocks(t, "sh")
-	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), wait.Patience)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, "bash", "-e")
 	cmd.Dir, cmd.Env = dir, env

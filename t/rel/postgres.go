@@ -24,12 +24,14 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+
+	"wcfs/t/wait"
 )
 
 // User is the superuser of every server here.
 const User = "wcfs"
 
-const startTimeout = time.Minute
+var startTimeout = wait.Patience
 
 // Postgres is a server. Methods may be called by one goroutine at a time.
 type Postgres struct {

@@ -15,9 +15,10 @@ import (
 
 	"wcfs/t/rel"
 	"wcfs/t/served"
+	"wcfs/t/wait"
 )
 
-const patience = time.Minute
+var patience = wait.Patience
 
 // recipe returns the commands that docs/storages.md gives, by name.
 func recipe(t *testing.T) map[string]string {

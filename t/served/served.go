@@ -17,10 +17,11 @@ import (
 
 	"wcfs/t/py"
 	"wcfs/t/said"
+	"wcfs/t/wait"
 )
 
-// Patience is how long anything may take that should take a moment, on a busy machine.
-const Patience = 60 * time.Second
+// Patience is wait.Patience.
+var Patience = wait.Patience
 
 // Build builds programs of this module into dir: the command as "wcfs" for the package "", others under the last
 // element of their path below the module. With the race detector, or static, as guests need them.
@@ -176,9 +177,5 @@ func (p *Proc) Kill() {
 // Eventually polls until cond holds.
 func Eventually(t *testing.T, what string, cond func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(Patience); !cond(); time.Sleep(2 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatalf("waited too long for: %s", what)
-		}
-	}
+	wait.Until(t, what, cond)
 }

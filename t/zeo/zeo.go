@@ -14,6 +14,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"wcfs/t/wait"
 )
 
 // TB is what of testing.TB is used here, so that benchmarks that are no tests can be run as well.
@@ -240,7 +242,7 @@ func FreeAddr(t TB) string {
 // Eventually waits for a condition, for a time that is enough on a slow machine.
 func Eventually(t TB, what string, cond func() bool) {
 	t.Helper()
-	for end := time.Now().Add(60 * time.Second); !cond(); time.Sleep(5 * time.Millisecond) {
+	for end := time.Now().Add(wait.Patience); !cond(); time.Sleep(5 * time.Millisecond) {
 		if time.Now().After(end) {
 			t.Fatalf("waited a minute in vain: %s", what)
 		}

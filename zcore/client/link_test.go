@@ -13,6 +13,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"wcfs/t/wait"
 	"wcfs/zcore/watch"
 )
 
@@ -56,7 +57,7 @@ func (p *peer) say(text string) {
 
 func (p *peer) hears(want string) {
 	p.t.Helper()
-	p.f.SetReadDeadline(time.Now().Add(time.Minute))
+	p.f.SetReadDeadline(time.Now().Add(wait.Patience))
 	if got, err := p.lines.ReadString('\n'); got != want+"\n" {
 		p.t.Fatalf("the client said %q (%v), want %q", got, err, want)
 	}

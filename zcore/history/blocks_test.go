@@ -5,6 +5,7 @@ import (
 	"testing"
 	"time"
 
+	"wcfs/t/wait"
 	"wcfs/zcore/zdata/zgen"
 	"wcfs/zcore/zodb"
 	"wcfs/zcore/zodb/memstorage"
@@ -74,7 +75,7 @@ func TestLoadInAGapIsNotShared(t *testing.T) {
 		old <- string(b.Data)
 	}()
 	<-began
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), wait.Patience)
 	defer cancel()
 	for at, want := range map[zodb.Tid]string{at1: "a1", at2: "a2"} {
 		if b, err := tail.Block(ctx, zblk, at, 4096); err != nil || string(b.Data) != want {

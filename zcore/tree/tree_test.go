@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"wcfs/t/wait"
 	"wcfs/zcore"
 	"wcfs/zcore/tree"
 	"wcfs/zcore/tree/treetest"
@@ -296,7 +297,7 @@ func TestFailed(t *testing.T) {
 	w.stor.FailFollow(errors.New("broken on purpose"))
 	select {
 	case <-w.core.Failed():
-	case <-time.After(time.Minute):
+	case <-time.After(wait.Patience):
 		t.Fatal("the core did not notice that following fails")
 	}
 	for name, f := range open {

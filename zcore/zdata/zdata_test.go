@@ -17,6 +17,7 @@ import (
 
 	pickle "github.com/kisielk/og-rek"
 
+	"wcfs/t/wait"
 	"wcfs/zcore/zdata"
 	"wcfs/zcore/zdata/zgen"
 	"wcfs/zcore/zodb"
@@ -208,7 +209,7 @@ func TestParallelChunks(t *testing.T) {
 				runtime.Gosched()
 			}
 			return nil
-		case <-time.After(time.Minute):
+		case <-time.After(wait.Patience):
 			return errors.New("chunks are loaded one after another")
 		}
 	})

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	neotest "wcfs/t/neo"
+	"wcfs/t/wait"
 	"wcfs/zcore/zodb"
 	"wcfs/zcore/zodb/neo"
 	"wcfs/zcore/zodb/storagetest"
@@ -94,7 +95,7 @@ func TestStoragetest(t *testing.T) {
 	})
 }
 
-const patience = time.Minute
+var patience = wait.Patience
 
 // followed collects what Follow reports.
 type followed struct {

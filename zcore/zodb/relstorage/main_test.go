@@ -5,9 +5,9 @@ import (
 	"fmt"
 	"os"
 	"testing"
-	"time"
 
 	"wcfs/t/rel"
+	"wcfs/t/wait"
 	"wcfs/zcore/zodb"
 	"wcfs/zcore/zodb/relstorage"
 	"wcfs/zcore/zodb/storagetest"
@@ -72,7 +72,7 @@ func (b *backend) Open(t testing.TB) zodb.Storage {
 
 func open(t testing.TB, url string, opt relstorage.Options) *relstorage.Storage {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), wait.Patience)
 	defer cancel()
 	s, err := relstorage.Open(ctx, url, opt)
 	if err != nil {

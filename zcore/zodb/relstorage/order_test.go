@@ -15,12 +15,13 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"wcfs/t/wait"
 	"wcfs/zcore/zodb"
 	"wcfs/zcore/zodb/relstorage"
 	"wcfs/zcore/zodb/storagetest"
 )
 
-const patience = storagetest.Patience
+var patience = wait.Patience
 
 // sqlWriter writes transactions without any of RelStorage's locks.
 type sqlWriter struct {

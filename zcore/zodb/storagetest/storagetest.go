@@ -18,12 +18,13 @@ import (
 	"testing"
 	"time"
 
+	"wcfs/t/wait"
 	"wcfs/zcore/zodb"
 )
 
 // Patience bounds every wait of the suite. It is generous: a slow machine must not fail a test, a
 // storage that hangs must.
-const Patience = 60 * time.Second
+var Patience = wait.Patience
 
 // Backend is one fresh database, with a way to write to it. Methods fail t themselves; those with a
 // testing.TB may be called from one goroutine at a time, not always the one that runs the test.

@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"wcfs/t/wait"
 	zeotest "wcfs/t/zeo"
 	"wcfs/zcore/zodb"
 	"wcfs/zcore/zodb/fswriter"
@@ -21,7 +22,7 @@ import (
 
 // The tests of this file are the rows of the fault matrix in docs/storages.md.
 
-const patience = time.Minute
+var patience = wait.Patience
 
 // followed collects what Follow reports.
 type followed struct {

@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"wcfs/t/wait"
 	zeotest "wcfs/t/zeo"
 	"wcfs/zcore/zodb"
 )
@@ -134,7 +135,7 @@ func (p *phantoms) want(want string) {
 		}
 	case err := <-p.err:
 		p.t.Fatalf("following ended: %v", err)
-	case <-time.After(time.Minute):
+	case <-time.After(wait.Patience):
 		p.t.Fatalf("nothing is reported; want %s", want)
 	}
 }
@@ -146,7 +147,7 @@ func (p *phantoms) ended() {
 		if !errors.Is(err, ErrOtherDatabase) || !strings.Contains(err.Error(), "clock go back") {
 			p.t.Errorf("following ended: %v", err)
 		}
-	case <-time.After(time.Minute):
+	case <-time.After(wait.Patience):
 		p.t.Error("following goes on")
 	}
 }
