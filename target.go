@@ -107,7 +107,7 @@ func (a *targetArgs) explain(err error) error {
 		return deadMount(a.Target)
 	case is(tree.ErrIsDir, syscall.EISDIR):
 		return fmt.Errorf("%s is a directory: look into it with `wcfs ls`", a.Path)
-	case is(tree.ErrInvalid, syscall.EINVAL) && path.Base(dir) == "bigfile":
+	case path.Base(dir) == "bigfile" && (is(tree.ErrInvalid, syscall.EINVAL) || is(tree.ErrNotExist, syscall.ENOENT) && !isOid(base)):
 		if _, err := zodb.ParseOid(base); err != nil {
 			return fmt.Errorf("%s: the files in bigfile/ are named by their oids: %w", a.Path, err)
 		}
@@ -119,6 +119,11 @@ func (a *targetArgs) explain(err error) error {
 		err = pe.Err // the rest is the path once more
 	}
 	return fmt.Errorf("%s: %w", a.Path, err)
+}
+
+func isOid(name string) bool {
+	_, err := zodb.ParseOid(name)
+	return err == nil
 }
 
 // explainAbsent is explain for a name that the tree does not have.

@@ -109,9 +109,13 @@ func childFault(path string) error {
 // childHold opens a file, from a thread that is not the main one, and closes it at a line.
 func childHold(path string) (err error) {
 	var fd int
+	flags := unix.O_RDONLY
+	if strings.HasSuffix(path, "watch") {
+		flags = unix.O_RDWR
+	}
 	opened := make(chan struct{})
 	go func() {
-		fd, err = unix.Open(path, unix.O_RDONLY, 0)
+		fd, err = unix.Open(path, flags, 0)
 		close(opened)
 	}()
 	<-opened

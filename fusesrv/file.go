@@ -115,13 +115,14 @@ func (fs *fileSystem) Open(cancel <-chan struct{}, in *fuse.OpenIn, out *fuse.Op
 	}
 	who := tree.Caller{Domain: fs.domain}
 	kind := ino.node.Kind()
-	if kind == tree.Stream {
+	write := in.Flags&syscall.O_ACCMODE != syscall.O_RDONLY
+	if kind == tree.Stream && write {
 		var err error
 		if who.Process, err = fs.watcher(r, ino, in.Caller.Pid); err != nil {
 			return r.status(err)
 		}
 	}
-	h, err := ino.node.Open(r, who, in.Flags&syscall.O_ACCMODE != syscall.O_RDONLY)
+	h, err := ino.node.Open(r, who, write)
 	if err == nil && fs.gate.closed() && !r.always {
 		h.Close()
 		err = tree.ErrNotConn

@@ -18,6 +18,9 @@ const enotconn = syscall.ENOTCONN
 // forGood is the timeout of what does not change: the kernel keeps it until it needs the memory.
 const forGood = 24 * time.Hour
 
+// maxName is the length of the longest name, as statfs tells it; the kernel hands on longer ones.
+const maxName = 255
+
 // fileSystem answers the kernel's requests.
 type fileSystem struct {
 	fuse.RawFileSystem // ENOSYS for what is not here
@@ -65,6 +68,9 @@ func (fs *fileSystem) Lookup(cancel <-chan struct{}, h *fuse.InHeader, name stri
 		return st
 	}
 	defer r.finish()
+	if len(name) > maxName {
+		return fuse.Status(syscall.ENAMETOOLONG)
+	}
 	if parent == nil {
 		return fuse.Status(syscall.ESTALE)
 	}
@@ -163,7 +169,7 @@ func (fs *fileSystem) StatFs(cancel <-chan struct{}, h *fuse.InHeader, out *fuse
 	if fs.gate.closed() {
 		return fuse.Status(enotconn)
 	}
-	out.Bsize, out.Frsize, out.NameLen = 4096, 4096, 255
+	out.Bsize, out.Frsize, out.NameLen = 4096, 4096, maxName
 	return fuse.OK
 }
 

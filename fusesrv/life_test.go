@@ -301,7 +301,7 @@ func TestUnknownProcess(t *testing.T) {
 		id = out.NodeId
 	}
 	// pid 0 is what a server in a pid namespace sees of a caller outside
-	st := fs.Open(nil, &fuse.OpenIn{InHeader: fuse.InHeader{NodeId: id}}, &fuse.OpenOut{})
+	st := fs.Open(nil, &fuse.OpenIn{InHeader: fuse.InHeader{NodeId: id}, Flags: syscall.O_RDWR}, &fuse.OpenOut{})
 	if st != fuse.EPERM || strings.Count(log.String(), "\n") != 1 {
 		t.Errorf("%v, log: %s", st, log.String())
 	}

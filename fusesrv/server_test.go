@@ -70,6 +70,8 @@ func TestErrno(t *testing.T) {
 	}{
 		{"no such name", err, syscall.ENOENT},
 		{"not an oid", second(os.Stat(f.path("head/bigfile/xyz"))), syscall.EINVAL},
+		{"a long name", second(os.Stat(f.path("head/bigfile/" + strings.Repeat("y", 256)))), syscall.ENAMETOOLONG},
+		{"a longer name", second(os.Stat(f.path(strings.Repeat("y", 5000)))), syscall.ENAMETOOLONG},
 		{"no such bigfile", second(os.Stat(f.path("head/bigfile/0000000000000099"))), syscall.EINVAL},
 		{"write a bigfile", second(os.OpenFile(f.path("head/bigfile/0000000000000001"), os.O_RDWR, 0)), syscall.EROFS},
 		{"truncate", os.Truncate(f.path("head/at"), 0), syscall.EROFS},

@@ -37,7 +37,7 @@ func TestDropIn(t *testing.T) {
 	}
 	man := manifest(zurl, db, true)
 	man.PinTimeout = "7.0"
-	treetest.Run(t, &treetest.Env{FS: treetest.Path{Dir: mnt}, Manifest: man})
+	treetest.Run(t, &treetest.Env{FS: treetest.Path{Dir: mnt}, Manifest: man, OldNames: true})
 
 	began := time.Now()
 	p.End()
@@ -91,7 +91,7 @@ func TestKillAndRestart(t *testing.T) {
 	zurl, db := database(t)
 	mnt := t.TempDir()
 	man := manifest(zurl, db, false)
-	env := &treetest.Env{FS: treetest.Path{Dir: mnt}, Manifest: man}
+	env := &treetest.Env{FS: treetest.Path{Dir: mnt}, Manifest: man, OldNames: true}
 	p := serve(t, mnt, zurl, mnt)
 	if err := treetest.All(env); err != nil {
 		t.Fatal(err)

@@ -18,9 +18,9 @@ func (d *headBigDir) Lookup(ctx context.Context, name string) (Node, error) {
 	if err := d.fs.failed(); err != nil {
 		return nil, err
 	}
-	oid, err := zodb.ParseOid(name)
+	oid, err := d.fs.parseOid(name)
 	if err != nil {
-		return nil, fmt.Errorf("lookup bigfile %q: %w", name, ErrInvalid)
+		return nil, err
 	}
 	d.fs.mu.Lock()
 	f := d.fs.heads[oid]

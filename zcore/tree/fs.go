@@ -18,6 +18,10 @@ type Options struct {
 	Debug   bool   // serve .wcfs/debug/
 	Version string // content of .wcfs/version
 
+	// OldNames answers a name in bigfile/ that is no oid as existing clients have it, by ErrInvalid; else it is a name
+	// like any other that is not there.
+	OldNames bool
+
 	// BlankEvery is how long a read of a padded stream waits for a message before it is answered by
 	// a blank line; default 5 s. It shows dead clients and frees those who wait for the same file position.
 	BlankEvery time.Duration
@@ -127,6 +131,18 @@ func (fs *FS) failed() error {
 	default:
 		return nil
 	}
+}
+
+// parseOid reads a name in bigfile/.
+func (fs *FS) parseOid(name string) (zodb.Oid, error) {
+	oid, err := zodb.ParseOid(name)
+	switch {
+	case err == nil:
+		return oid, nil
+	case fs.opts.OldNames:
+		return 0, fmt.Errorf("lookup bigfile %q: %w", name, ErrInvalid)
+	}
+	return 0, fmt.Errorf("lookup bigfile %q: %w", name, ErrNotExist)
 }
 
 // sortEntries puts a listing in the order of names.

@@ -210,9 +210,9 @@ func (d *snapBigDir) Lookup(ctx context.Context, name string) (Node, error) {
 	if err := d.fs.failed(); err != nil {
 		return nil, err
 	}
-	oid, err := zodb.ParseOid(name)
+	oid, err := d.fs.parseOid(name)
 	if err != nil {
-		return nil, fmt.Errorf("lookup bigfile %q: %w", name, ErrInvalid)
+		return nil, err
 	}
 	if f := d.snap.getFile(oid); f != nil {
 		return f, nil

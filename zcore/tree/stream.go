@@ -60,9 +60,13 @@ func (f *stream) Attr(context.Context) (Attr, error) {
 	return f.smallAttr(0, f.perm, f.fs.core.Head())
 }
 
+// Open of a watch file for reading alone gives an empty file: nothing can be asked there, so nothing will ever come.
 func (f *stream) Open(_ context.Context, who Caller, write bool) (Handle, error) {
 	if err := openCheck(f.fs, write && f.perm&0o222 == 0); err != nil {
 		return nil, err
+	}
+	if !write && f.perm&0o222 != 0 {
+		return &textHandle{fs: f.fs, text: func() string { return "" }}, nil // whoever copies or searches the tree comes by
 	}
 	src, err := f.open(who)
 	if err != nil {

@@ -73,7 +73,7 @@ type Node interface {
 	Lookup(ctx context.Context, name string) (Node, error)
 	// ReadDir lists a directory, without "." and "..".
 	ReadDir(ctx context.Context) ([]Entry, error)
-	// Open opens a file. write asks for O_WRONLY or O_RDWR: ErrReadOnly but for watch files.
+	// Open opens a file. A watch file that is opened without write is empty. write asks for O_WRONLY or O_RDWR: ErrReadOnly but for watch files.
 	Open(ctx context.Context, who Caller, write bool) (Handle, error)
 	// Release gives one reference back.
 	Release()

@@ -225,7 +225,7 @@ func TestPaddedStream(t *testing.T) {
 
 func TestBlankLines(t *testing.T) {
 	w := serve(t, tree.Options{BlankEvery: 20 * time.Millisecond})
-	f, err := w.in.Open("head/watch9", false)
+	f, err := w.in.Open("head/watch9", true)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -236,11 +236,29 @@ func TestBlankLines(t *testing.T) {
 	}
 }
 
+// A watch file that is opened for reading alone is empty: programs that read whole trees come by.
+func TestWatchReadOnly(t *testing.T) {
+	w := serve(t, tree.Options{})
+	for _, name := range []string{"head/watch", "head/watch9"} {
+		f, err := w.in.Open(name, false)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if n, err := f.ReadAt(make([]byte, 10), 0); n != 0 || err != io.EOF {
+			t.Errorf("%s: %d bytes, %v; want EOF", name, n, err)
+		}
+		if n := w.core.Stats().WatchLink; n != 0 {
+			t.Errorf("%s: %d links", name, n)
+		}
+		f.Close()
+	}
+}
+
 // An interrupted read of a stream is EINTR.
 func TestInterrupt(t *testing.T) {
 	w := serve(t, tree.Options{Debug: true})
 	for _, name := range []string{"head/watch", "head/watch9", ".wcfs/debug/zhead"} {
-		f, err := w.in.Open(name, false)
+		f, err := w.in.Open(name, strings.HasPrefix(name, "head/"))
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -69,7 +69,7 @@ func checkBlksize(e *Env) error {
 			return err
 		}
 	}
-	return wantErr(e, ".wcfs/blksize/x", syscall.EINVAL)
+	return wantErr(e, ".wcfs/blksize/x", noOid(e))
 }
 
 // checkAttr compares what stat shows. The mtime may be older than the revision when a server that has

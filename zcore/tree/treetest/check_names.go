@@ -86,6 +86,14 @@ func checkStats(e *Env) error {
 	return nil
 }
 
+// noOid is how a name in bigfile/ is answered that is no oid.
+func noOid(e *Env) syscall.Errno {
+	if e.OldNames {
+		return syscall.EINVAL
+	}
+	return syscall.ENOENT
+}
+
 func checkBadNames(e *Env) error {
 	m := e.Manifest
 	type bad struct {
@@ -113,7 +121,7 @@ func checkBadNames(e *Env) error {
 	}
 	for _, dir := range bigfiles {
 		for _, name := range []string{"x", "000000000000000", "00000000000000001", "0x00000000000001", "00000000000000AA", "@000000000000001"} {
-			list = append(list, bad{dir + name, syscall.EINVAL})
+			list = append(list, bad{dir + name, noOid(e)})
 		}
 		for _, oid := range m.NotFiles {
 			list = append(list, bad{dir + oid.String(), syscall.EINVAL})

@@ -119,6 +119,7 @@ type Env struct {
 	NoBase    bool   // base/ is not looked at (a front that serves a subtree)
 	NoWatch   bool   // head/watch is not opened
 	Watch     string // name of the watch file; default head/watch
+	OldNames  bool   // a name in bigfile/ that is no oid is EINVAL, as in the form of existing clients
 	BaseWatch bool   // the watch file takes only watches with a base (head/watch9 over FUSE)
 }
 
