@@ -23,6 +23,7 @@ import (
 
 	"wcfs/t/bench/kit"
 	"wcfs/t/bench/nine"
+	neo "wcfs/t/neo/bench"
 	rel "wcfs/t/rel/bench"
 	zeo "wcfs/t/zeo/bench"
 )
@@ -51,6 +52,7 @@ func groups() []group {
 		{"9p", "9P on the host, against diod", nine.Rows},
 		{"guest", "9P in guests, against diod; virtfs, against tmpfs; growth of the guests", nine.Guests},
 		{"zeo", "loads over ZEO, against Python", zeo.Rows},
+		{"neo", "loads over NEO, against ZEO and what its storages can give", neo.Rows},
 		{"rel", "loads over RelStorage PostgreSQL, against Python", rel.Rows},
 	}
 }

@@ -12,6 +12,7 @@ import (
 	"strings"
 	"sync"
 	"syscall"
+	"time"
 
 	"wcfs/t/zeo"
 	"wcfs/zcore/zodb"
@@ -146,6 +147,24 @@ func (w *Writer) Many(oids []zodb.Oid, n, size int) (tids []zodb.Tid) {
 	w.t.Helper()
 	w.must("many", map[string]any{"oids": oids, "n": n, "size": size}, &tids)
 	return tids
+}
+
+// Timed is a commit, and when it began to be final and was.
+type Timed struct {
+	Tid          zodb.Tid
+	Began, Ended time.Time
+}
+
+// CommitTimed commits one object.
+func (w *Writer) CommitTimed(oid zodb.Oid, data []byte) Timed {
+	w.t.Helper()
+	var a struct {
+		Tid          zodb.Tid
+		Began, Ended float64
+	}
+	w.must("timed", map[string]any{"oid": uint64(oid), "data": data}, &a)
+	at := func(s float64) time.Time { return time.UnixMicro(int64(s * 1e6)) }
+	return Timed{a.Tid, at(a.Began), at(a.Ended)}
 }
 
 // Undo undoes a transaction by a new one.

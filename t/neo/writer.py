@@ -8,11 +8,12 @@ import base64
 import json
 import os
 import sys
+import time
 import traceback
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), 'pyneo'))
 
-from client import Client, Lost, NEOError, number  # noqa: E402
+from client import Client, Lost, NEOError, Transaction, number  # noqa: E402
 
 
 def p64(n):
@@ -32,6 +33,14 @@ class Writer:
         changes = [(p64(oid), c.serial(p64(oid)), None if data is None else base64.b64decode(data), None) for oid, data in objs]
         checked = [(p64(oid), c.serial(p64(oid))) for oid in checked]
         return number(c.commit(changes, b'user', b'text', checked=checked, tid=tid and p64(tid)))
+
+    def timed(self, oid, data):
+        """Commits one object; tells when that began to be final, and when it was."""
+        t = Transaction(self.client, [(p64(oid), self.client.serial(p64(oid)), base64.b64decode(data), None)], (), (b'', b'', b''), None)
+        t.vote()
+        t0 = time.time()
+        tid = t.finish()
+        return {'tid': number(tid), 'began': t0, 'ended': time.time()}
 
     def undo(self, tid):
         return number(self.client.undo(p64(tid)))

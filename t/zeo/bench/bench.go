@@ -6,9 +6,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"os"
 	"path/filepath"
-	"slices"
 	"sync/atomic"
 	"time"
 
@@ -21,64 +19,30 @@ import (
 	"wcfs/zcore/zodb/zeo"
 )
 
-// tb runs zeotest outside of a test. Fatal panics with a fatal, which Rows returns.
-type tb struct {
-	dir      string
-	cleanups []func()
-}
-
-type fatal string
-
-func (*tb) Helper()                           {}
-func (*tb) Failed() bool                      { return false }
-func (*tb) Logf(string, ...any)               {}
-func (*tb) Fatal(args ...any)                 { panic(fatal(fmt.Sprint(args...))) }
-func (*tb) Fatalf(format string, args ...any) { panic(fatal(fmt.Sprintf(format, args...))) }
-func (b *tb) Cleanup(fn func())               { b.cleanups = append(b.cleanups, fn) }
-func (b *tb) TempDir() string                 { return b.dir }
-func (b *tb) done() {
-	for _, fn := range slices.Backward(b.cleanups) {
-		fn()
-	}
-	os.RemoveAll(b.dir)
-}
-
 // Rows measures. It takes about half a minute.
 func Rows(ctx context.Context, kb *kit.Bench) (rows []kit.Row, err error) {
 	if err := kit.Need(kit.Python, "py5"); err != nil {
 		return nil, err
 	}
-	dir, err := os.MkdirTemp("", "zeobench")
-	if err != nil {
-		return nil, err
-	}
-	b := &tb{dir: dir}
-	defer b.done()
-	defer func() {
-		if r := recover(); r != nil {
-			f, ok := r.(fatal)
-			if !ok {
-				panic(r)
+	err = zeotest.Outside(func(b zeotest.TB) error {
+		for _, msgpack := range []bool{false, true} {
+			r, err := coldRead(ctx, kb, b, zeotest.Config{Version: 5, Msgpack: msgpack})
+			if err != nil {
+				return err
 			}
-			rows, err = nil, fmt.Errorf("zeo bench: %s", string(f))
+			rows = append(rows, r...)
 		}
-	}()
-	for _, msgpack := range []bool{false, true} {
-		r, err := coldRead(ctx, kb, b, zeotest.Config{Version: 5, Msgpack: msgpack})
+		r, err := visible(ctx, b, zeotest.Config{Version: 5})
 		if err != nil {
-			return nil, err
+			return err
 		}
-		rows = append(rows, r...)
-	}
-	r, err := visible(ctx, b, zeotest.Config{Version: 5})
-	if err != nil {
-		return nil, err
-	}
-	rows = append(rows, r)
-	if r, err = shown(ctx, kb, b, zeotest.Config{Version: 5}); err != nil {
-		return rows, err
-	}
-	return append(rows, r), nil
+		rows = append(rows, r)
+		if r, err = shown(ctx, kb, b, zeotest.Config{Version: 5}); err == nil {
+			rows = append(rows, r)
+		}
+		return err
+	})
+	return rows, err
 }
 
 const (
@@ -98,8 +62,8 @@ func openURL(ctx context.Context, url string) (*zeo.Storage, error) {
 
 // coldRead loads blocks of 2 MiB, none of which either client has cached; ours against Python's, and
 // against one that does nothing with what it gets.
-func coldRead(ctx context.Context, kb *kit.Bench, b *tb, cfg zeotest.Config) ([]kit.Row, error) {
-	cfg.Data = filepath.Join(b.dir, cfg.String()+".fs")
+func coldRead(ctx context.Context, kb *kit.Bench, b zeotest.TB, cfg zeotest.Config) ([]kit.Row, error) {
+	cfg.Data = filepath.Join(b.TempDir(), cfg.String()+".fs")
 	w, err := fswriter.Create(cfg.Data)
 	if err != nil {
 		return nil, err
@@ -175,7 +139,7 @@ func loadAll(ctx context.Context, s zodb.Storage, oids []zodb.Oid, at zodb.Tid) 
 // visible measures from the beginning of tpc_finish of one client until others are told: ours at
 // Follow, a Python one at its invalidate, of the same commits. The server tells its clients in the
 // order in which they came, so each is first in half of the commits.
-func visible(ctx context.Context, b *tb, cfg zeotest.Config) (kit.Row, error) {
+func visible(ctx context.Context, b zeotest.TB, cfg zeotest.Config) (kit.Row, error) {
 	srv := zeotest.Start(b, cfg)
 	writer := srv.Client()
 	after, _ := writer.CommitTimed(zeotest.Object{Oid: 1, Data: zeotest.Content(1, 0, 1000)})

@@ -12,7 +12,7 @@ import (
 
 // shown measures from the beginning of tpc_finish of one client until head/at of a mount shows the commit, and
 // until a Python client gets its invalidate.
-func shown(ctx context.Context, kb *kit.Bench, b *tb, cfg zeotest.Config) (kit.Row, error) {
+func shown(ctx context.Context, kb *kit.Bench, b zeotest.TB, cfg zeotest.Config) (kit.Row, error) {
 	srv := zeotest.Start(b, cfg)
 	writer := srv.Client()
 	writer.CommitTimed(zeotest.Object{Oid: 1, Data: zeotest.Content(1, 0, 1000)})
