@@ -129,6 +129,7 @@ func New(ctx context.Context, stor zodb.Storage, opts Options) (*Core, error) {
 		tail: history.New(stor, head, history.Options{
 			Retention: opts.Retention, NodeBytes: opts.NodeBytes, BlockBytes: opts.BlockBytes,
 			ListBytes: opts.ListBytes,
+			Answered:  func() { c.noteAnswer() },
 			Retry:     func(ctx context.Context, load func() error) error { return c.retry(ctx, "delta", load) },
 		}),
 		host:        newDomain("host", true, opts.MaxBases),

@@ -107,9 +107,11 @@ func (f *HeadFile) failWatches(e *FileFailed) {
 // maxFailLine bounds what is told of a failure: clients have buffers for lines.
 const maxFailLine = 500
 
-// dropFailed ends a watch of a failed file. The line is in the order of what else is told of the file.
+// dropFailed ends a watch of a failed file. The line is in the order of what else is told of the file: no pin comes after it.
 func (l *Link) dropFailed(w *clientWatch, e *FileFailed) {
 	at := w.atNow()
+	w.remove()
+	l.c.step(StepWatchDropped)
 	l.mu.Lock()
 	if on := l.byOid[w.f.Oid()]; on != nil && on.w == w {
 		on.w = nil
@@ -123,7 +125,6 @@ func (l *Link) dropFailed(w *clientWatch, e *FileFailed) {
 	}
 	l.mu.Unlock()
 	l.wake()
-	w.remove()
 }
 
 // forgetFailed drops what the page cache has of the files that the batch made fail, and forgets them.

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+	"time"
 
 	"wcfs/zcore/zdata/zgen"
 	"wcfs/zcore/zodb"
@@ -258,6 +259,45 @@ func TestWatchOfAFileThatFails(t *testing.T) {
 			}
 			eventually(t, "the watch to be gone", func() bool { return w.core.Stats().Watch == 0 && w.core.tail.Holds() == 1 })
 		})
+	}
+}
+
+// No pin of a watch comes after the line that says that it has ended.
+func TestNoPinAfterAWatchEndedWithItsFile(t *testing.T) {
+	w := newWorld(t, Options{}, map[Blk]string{0: "a0"})
+	w.want(0, "a0")
+	at := w.db.Head()
+	l := w.link()
+	w.wantPins(l.pins(w.f, at), nil)
+	w.commit(map[Blk]string{0: "a1"})
+	f, _ := w.core.Lookup(t.Context(), w.f)
+	asking, ask := w.stopAt(StepPinSend)
+	read := background(func() error { return readErr(f) })
+	w.must("pin", asking)
+	ending, end := w.stopAt(StepWatchDropped)
+	tid := w.tx(func(tx *zgen.Tx) { tx.DeleteFile(w.f) })
+	w.must("end of the watch", ending)
+	ask()
+	for range 30 { // a moment for a pin that is sent
+		l.l.mu.Lock()
+		asked := len(l.l.asked)
+		l.l.mu.Unlock()
+		if asked > 0 {
+			break
+		}
+		time.Sleep(time.Millisecond)
+	}
+	end()
+	w.announced(tid)
+	if err := <-read; !errors.Is(err, ErrIO) {
+		t.Errorf("read: %v", err)
+	}
+	if line := l.recv(); !strings.HasPrefix(line, "0 error: ") {
+		t.Errorf("got %q", line)
+	}
+	l.send("3 watch %s -", w.f)
+	if line := l.recv(); !strings.HasPrefix(line, "3 ") {
+		t.Errorf("got %q", line)
 	}
 }
 

@@ -253,6 +253,9 @@ func (w *clientWatch) waitAck(stream uint64, a *asked) (why string) {
 		case <-w.ctx.Done():
 			l.forgetReply(stream)
 			return ""
+		case <-l.killed: // for another pin: that is never answered, so this one's clock would not run
+			l.forgetReply(stream)
+			return ""
 		case now := <-tick.C:
 			if l.c.reachable() && l.oldest(stream) {
 				used += now.Sub(last)

@@ -96,7 +96,6 @@ func (c *Core) lookupOnce(ctx context.Context, oid zodb.Oid) (h *history.File, w
 	if err != nil {
 		return nil, 0, c.ioError(ctx, err, "lookup", oid, v)
 	}
-	c.noteAnswer(nil)
 	h, wait = c.tail.AddFile(v, bf, epoch, size, path)
 	return h, wait, nil
 }
@@ -342,7 +341,6 @@ func (f *HeadFile) loadBlk(ctx context.Context, r *read) (g blkData, err error) 
 	if g.b, g.serial, hash, err = c.loadContent(ctx, g.m.ZBlk, r.view, f.h.Blksize); err != nil {
 		return g, c.ioError(ctx, err, "read block", g.m.ZBlk, r.view)
 	}
-	c.noteAnswer(nil)
 	c.tail.Loaded(f.h, r.blk, r.view, g.m, g.serial, hash)
 	return g, nil
 }

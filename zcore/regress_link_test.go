@@ -161,6 +161,31 @@ func TestClientThatMayNotBeKilled(t *testing.T) {
 	w.want(1, "b1")
 }
 
+// So it is when readers wait for several pins of such a client at once.
+func TestClientThatMayNotBeKilledOwesManyPins(t *testing.T) {
+	w := newWorld(t, Options{PinTimeout: 100 * time.Millisecond, PinWindow: 2}, map[Blk]string{0: "a0", 1: "b0", 2: "c0"})
+	at := w.db.Head()
+	w.want(0, "a0")
+	p := &untouchable{mortal{dead: make(chan struct{})}}
+	defer close(p.dead)
+	w.wantPins(w.linkOf(p).pins(w.f, at), nil)
+	w.commit(map[Blk]string{0: "a1", 1: "b1", 2: "c1"})
+	var reads []<-chan string
+	for blk := range Blk(3) {
+		reads = append(reads, background(func() string { return w.headText(blk) }))
+	}
+	for blk, read := range reads {
+		select {
+		case s := <-read:
+			if s != errDomainFailed.Error() {
+				t.Errorf("block %d: %q", blk, s)
+			}
+		case <-time.After(10 * time.Second):
+			t.Fatalf("the read of block %d waits for as long as the client lives", blk)
+		}
+	}
+}
+
 // After `-` the reply to a pin is nobody's, also when whoever waited for it has not noticed yet.
 func TestNakRightAfterStopIsNoFault(t *testing.T) {
 	w := newWorld(t, Options{}, map[Blk]string{0: "a0"})

@@ -55,7 +55,6 @@ func (c *Core) loadRev(ctx context.Context, rev zodb.Tid, oid zodb.Oid) (*RevFil
 	if err != nil {
 		return nil, c.ioError(ctx, err, "lookup", oid, rev)
 	}
-	c.noteAnswer(nil)
 	return &RevFile{c: c, bf: bf, rev: rev, size: size}, nil
 }
 
@@ -141,6 +140,5 @@ func (r *RevFile) readBlk(ctx context.Context, blk Blk) (content, error) {
 	if err != nil {
 		return content{}, r.c.ioError(ctx, err, fmt.Sprintf("read block %d,", blk), m.ZBlk, r.rev)
 	}
-	r.c.noteAnswer(nil)
 	return b, nil
 }

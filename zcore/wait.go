@@ -20,7 +20,7 @@ func (c *Core) ioError(ctx context.Context, err error, what string, oid zodb.Oid
 	case ctx.Err() != nil:
 		return ErrInterrupted
 	}
-	c.noteAnswer(err)
+	c.noteFailure(err)
 	msg := "object cannot be read"
 	if !isAnswer(err) {
 		msg = "database failed to answer"
@@ -41,13 +41,16 @@ type answered struct{ error }
 func (e answered) Unwrap() error        { return e.error }
 func (e answered) Is(target error) bool { return target == ErrIO }
 
-// noteAnswer notes how a load ended. Bad and missing data are answers too.
-func (c *Core) noteAnswer(err error) {
+// noteAnswer notes that the database has answered a load. Bad and missing data are answers too, what is in memory is not.
+func (c *Core) noteAnswer() {
+	if c.outage.Load() != 0 && c.outage.Swap(0) != 0 {
+		c.vitals.noteOutage(nil)
+	}
+}
+
+// noteFailure notes what a failed load says of the database.
+func (c *Core) noteFailure(err error) {
 	switch zodb.KindOf(err) {
-	case zodb.KindAnswer:
-		if c.outage.Load() != 0 && c.outage.Swap(0) != 0 {
-			c.vitals.noteOutage(nil)
-		}
 	case zodb.KindOutage:
 		c.outage.Store(time.Now().UnixNano())
 		c.vitals.noteOutage(err)
@@ -62,8 +65,13 @@ func isAnswer(err error) bool {
 	return k == zodb.KindAnswer || k == zodb.Unknown
 }
 
-// reachable reports whether the database answers, as far as was seen lately.
+// reachable reports whether the database answers, as far as its driver knows and was seen lately: a load may take long to fail.
 func (c *Core) reachable() bool {
+	if d, ok := c.stor.(zodb.Connector); ok {
+		if conn, ok := d.Connectivity(); ok && !conn.Connected {
+			return false
+		}
+	}
 	return time.Since(time.Unix(0, c.outage.Load())) > outageLasts
 }
 
@@ -80,7 +88,7 @@ func (c *Core) retry(ctx context.Context, what string, load func() error) error 
 		if ctx.Err() != nil {
 			return err
 		}
-		c.noteAnswer(err)
+		c.noteFailure(err)
 		switch zodb.KindOf(err) {
 		case zodb.KindOutage:
 			if !logged {

@@ -24,6 +24,11 @@ func fileMutants() []mutant {
 			edits: []edit{{"if err := c.waitQuiet(ctx, f, blk, tidHead); err != nil {", "if err := ctx.Err(); err != nil && blk >= 0 {"}},
 		},
 		{
+			name: "failed-file-pins-on", run: "TestNoPinAfter", file: "zcore/filefail.go",
+			why:   "a pin comes after the line that says that its watch has ended",
+			edits: []edit{{"\tw.remove()\n\tl.c.step(", "\tdefer w.remove()\n\tdefer l.c.step("}},
+		},
+		{
 			name: "failed-file-unpins", file: "zcore/setup.go",
 			why:   "a client that watches again is sent back to the head of a file that has failed",
 			edits: []edit{{"if w.f.h.Lost() {", "if w.f.h.Lost() && v == 0 {"}},

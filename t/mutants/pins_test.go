@@ -1,5 +1,7 @@
 package mutants
 
+import "time"
+
 // pinMutants break what protects those who must pin, and others from them.
 func pinMutants() []mutant {
 	return in("zcore", "Test", nil, []mutant{
@@ -102,6 +104,26 @@ func pinMutants() []mutant {
 			name: "unknown-history-unpinned", run: "TestHeadReadThat|TestRepeated", file: "zcore/pin.go",
 			why:   "a watch is not told to pin where the history of a block cannot be had",
 			edits: []edit{{"m, err = w.protectAt(blk, v), werr", "err = werr"}},
+		},
+		{
+			name: "clock-runs-in-outage", run: "TestPinClocksStandStill", file: "zcore/pin.go",
+			why:   "a client is killed that cannot re-map, as the database is away",
+			edits: []edit{{"l.c.reachable() && l.oldest(stream)", "l.oldest(stream)"}},
+		},
+		{
+			name: "clock-runs-when-cut-off", run: "TestPinClocksStandStill", file: "zcore/wait.go",
+			why:   "so is one while the driver knows that the connection is lost and loads have not failed yet",
+			edits: []edit{{"ok && !conn.Connected {", "ok && !conn.Connected && conn.Since.IsZero() {"}},
+		},
+		{
+			name: "memory-is-an-answer", run: "TestPinClocksStandStill", file: "zcore/rev.go",
+			why:   "what is in memory ends an outage",
+			edits: []edit{{"\treturn b, nil\n}", "\tr.c.noteAnswer()\n\treturn b, nil\n}"}},
+		},
+		{
+			name: "stuck-behind-one-that-lives", run: "TestClientThatMayNotBeKilledOwes", limit: 30 * time.Second, file: "zcore/pin.go",
+			why:   "readers wait for the other pins of a client that may not be killed for as long as it lives",
+			edits: []edit{{"\t\tcase <-l.killed: // for another pin: that is never answered, so this one's clock would not run\n\t\t\tl.forgetReply(stream)\n\t\t\treturn \"\"\n", ""}},
 		},
 		{
 			name: "front-error-unnoticed", run: "TestReadThatAFront", file: "zcore/read.go",

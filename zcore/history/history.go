@@ -41,6 +41,9 @@ type Options struct {
 	ListBytes  int              // bound of what holds keep of the list of commits, see Overfull; default 256 MiB
 	Now        func() time.Time // default time.Now
 
+	// Answered is called when the database has answered a load, be it that there is no such object.
+	Answered func()
+
 	// Retry repeats a load of Delta or CheckFiles that failed in an outage until it succeeds: both need many loads, and where now and
 	// then one fails would never end if they began anew. nil: there is no second try.
 	Retry func(ctx context.Context, load func() error) error

@@ -24,6 +24,7 @@ func (t *Tail) Node(ctx context.Context, oid zodb.Oid, at zodb.Tid) (*btree.Node
 	defer hold.Release()
 
 	rec, err := t.stor.LoadAt(ctx, oid, at)
+	t.answered(err)
 	if err != nil {
 		return nil, 0, err
 	}
@@ -70,6 +71,7 @@ func (t *Tail) Size(ctx context.Context, bf zdata.BigFile, at zodb.Tid) (int64, 
 // BigFile loads the state of a ZBigFile as of at.
 func (t *Tail) BigFile(ctx context.Context, oid zodb.Oid, at zodb.Tid) (zdata.BigFile, error) {
 	rec, err := t.stor.LoadAt(ctx, oid, at)
+	t.answered(err)
 	if err != nil {
 		return zdata.BigFile{}, err
 	}
@@ -101,8 +103,17 @@ func (t *Tail) serialAt(ctx context.Context, oid zodb.Oid, at, floor zodb.Tid) (
 func (t *Tail) serialInDB(ctx context.Context, oid zodb.Oid, at zodb.Tid) (zodb.Tid, error) {
 	if s, ok := t.stor.(zodb.SerialLoader); ok {
 		serial, _, err := s.SerialAt(ctx, oid, at)
+		t.answered(err)
 		return serial, err
 	}
 	rec, err := t.stor.LoadAt(ctx, oid, at)
+	t.answered(err)
 	return rec.Serial, err
+}
+
+// answered tells that the database was asked, and has answered unless err says otherwise.
+func (t *Tail) answered(err error) {
+	if t.opts.Answered != nil && zodb.KindOf(err) == zodb.KindAnswer {
+		t.opts.Answered()
+	}
 }

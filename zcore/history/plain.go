@@ -93,5 +93,6 @@ func (t *Tail) Plain(ctx context.Context, zblk zodb.Oid, at zodb.Tid, blksize in
 		release()
 		return Plain{}, false
 	}
+	t.answered(nil)
 	return Plain{File: x.File, Off: x.Off + sh.off, Len: sh.size, Serial: x.Serial, check: x.Check, release: release}, true
 }
