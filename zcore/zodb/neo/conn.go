@@ -245,8 +245,15 @@ func (c *conn) read() {
 	defer c.wg.Done()
 	for {
 		e, err := c.gen.readMessage(c.br, c.opt.MaxMessage)
-		if err == nil {
+		var bad *unreadableError
+		switch {
+		case err == nil:
 			err = c.handle(&e)
+		case errors.As(err, &bad) && e.answer():
+			// It is the answer to one request, which shall not fail others again and again.
+			if lost := c.answered(&e, badAnswer("%v", err)); lost != nil || !bad.last {
+				err = lost
+			}
 		}
 		if errors.Is(err, io.EOF) {
 			err = errors.New("the server closed the connection")
@@ -262,7 +269,7 @@ func (c *conn) read() {
 // it may be that of a request of ours.
 func (c *conn) handle(e *envelope) error {
 	if e.answer() {
-		return c.answered(e)
+		return c.answered(e, nil)
 	}
 	switch e.msg.(type) {
 	case nil:
@@ -276,8 +283,8 @@ func (c *conn) handle(e *envelope) error {
 	return c.notify(e.msg)
 }
 
-// answered passes an answer on.
-func (c *conn) answered(e *envelope) error {
+// answered passes an answer on, or why it cannot be read.
+func (c *conn) answered(e *envelope, unreadable error) error {
 	c.mu.Lock()
 	q := c.calls[e.id]
 	delete(c.calls, e.id)
@@ -285,15 +292,15 @@ func (c *conn) answered(e *envelope) error {
 	if q == nil {
 		return fmt.Errorf("the server answers a request (%d) that was not made", e.id)
 	}
-	r := result{msg: e.msg}
+	r := result{msg: e.msg, err: unreadable}
 	switch m := e.msg.(type) {
 	case *answerError:
 		r = result{err: asServerError(m)}
 	default:
-		if e.code != q.code || e.msg == nil {
-			return fmt.Errorf("the server answers %#04x where %#04x was to come", e.code, q.code)
+		if r.err == nil && e.code != q.code {
+			r = result{err: badAnswer("message %#04x where %#04x was to come", e.code, q.code)}
 		}
-		if q.hook != nil {
+		if r.err == nil && q.hook != nil {
 			q.hook(m)
 		}
 	}

@@ -26,6 +26,9 @@ type fake struct {
 	// hook, if not nil, may answer a request of a client instead: with what it returns, if that is not nil.
 	hook func(n *fakeNode, c *fakeConn, m message) message
 
+	// loads, if not nil, may see to the answer to a load, and tells whether it has.
+	loads func(c *fakeConn, id uint32, q *askObject) bool
+
 	mu    sync.Mutex
 	ptid  uint64
 	tids  []zodb.Tid
@@ -200,6 +203,9 @@ func (n *fakeNode) serve(c *fakeConn) {
 		n.f.mu.Lock()
 		n.f.asked = append(n.f.asked, e.msg)
 		n.f.mu.Unlock()
+		if q, ok := e.msg.(*askObject); ok && n.f.loads != nil && n.f.loads(c, e.id, q) {
+			continue
+		}
 		var a message
 		if n.f.hook != nil {
 			a = n.f.hook(n, c, e.msg)

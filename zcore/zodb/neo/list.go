@@ -227,10 +227,10 @@ func (l *lister) withData(ctx context.Context, oids []zodb.Oid) error {
 	for i, oid := range oids {
 		grp.Go(func() error {
 			_, _, err := l.s.SerialAt(gctx, oid, l.at)
-			if zodb.IsAbsent(err) {
+			there[i] = !zodb.IsAbsent(err) // so is what is damaged
+			if zodb.KindOf(err) == zodb.KindAnswer {
 				return nil
 			}
-			there[i] = err == nil
 			return err
 		})
 	}

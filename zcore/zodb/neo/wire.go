@@ -190,6 +190,19 @@ type envelope struct {
 	size int64   // bytes
 }
 
+// unreadableError is that a message cannot be read. Unless it is the last, the next one can.
+type unreadableError struct {
+	code uint16
+	at   int // byte
+	err  error
+	last bool
+}
+
+func (e *unreadableError) Error() string {
+	return fmt.Sprintf("the server sends a message (%#04x) that cannot be read: byte %d: %v", e.code, e.at, e.err)
+}
+func (e *unreadableError) Unwrap() error { return e.err }
+
 // answer tells whether it is an answer, to a request of ours.
 func (e *envelope) answer() bool { return e.code&isAnswer != 0 }
 
@@ -214,7 +227,7 @@ func (g generation) encode(id uint32, m message) ([]byte, error) {
 }
 
 // step is how much memory is given to what is announced before it has come.
-const step = 8 << 20
+const step = 1 << 20
 
 // readN reads n bytes; memory is taken as they come.
 func readN(r io.Reader, n int) ([]byte, error) {

@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"io"
 	"math"
+	"net"
+	"slices"
 
 	"github.com/vmihailenco/msgpack/v5"
 	"github.com/vmihailenco/msgpack/v5/msgpcode"
@@ -141,88 +143,189 @@ func (w *packEncoder) identity(ro *bool) {
 	w.flag(ro)
 }
 
-// budget passes on as many bytes of a reader as one message may have.
-type budget struct {
-	r    *bufio.Reader
-	left int
-	err  error // what reading failed with
-}
-
 var errTooLong = errors.New("it is longer than allowed")
 
-func (b *budget) Read(p []byte) (int, error) {
-	if b.left == 0 && len(p) > 0 {
-		b.err = errTooLong
-		return 0, b.err
-	}
-	n, err := b.r.Read(p[:min(len(p), b.left)])
-	b.left -= n
-	return n, b.note(err)
+// scanner reads one value off a connection, whatever it is, and keeps its bytes. Heads of values are left to the
+// library.
+type scanner struct {
+	r    *bufio.Reader
+	left int // bytes that may still come
+	b    []byte
+	vals int
 }
 
-func (b *budget) ReadByte() (byte, error) {
-	if b.left == 0 {
-		b.err = errTooLong
-		return 0, b.err
+func (s *scanner) Read(p []byte) (int, error) {
+	if s.left == 0 && len(p) > 0 {
+		return 0, errTooLong
 	}
-	c, err := b.r.ReadByte()
+	n, err := s.r.Read(p[:min(len(p), s.left)])
+	s.left -= n
+	s.b = append(s.b, p[:n]...)
+	return n, err
+}
+
+func (s *scanner) ReadByte() (byte, error) {
+	if s.left == 0 {
+		return 0, errTooLong
+	}
+	c, err := s.r.ReadByte()
 	if err == nil {
-		b.left--
+		s.left--
+		s.b = append(s.b, c)
 	}
-	return c, b.note(err)
+	return c, err
 }
 
-func (b *budget) UnreadByte() error {
-	b.left++
-	return b.r.UnreadByte()
+func (s *scanner) UnreadByte() error {
+	s.left++
+	s.b = s.b[:len(s.b)-1]
+	return s.r.UnreadByte()
 }
 
-func (b *budget) note(err error) error {
+// pass reads n bytes; memory is taken as they come.
+func (s *scanner) pass(n int) error {
+	if n < 0 || n > s.left {
+		return errTooLong
+	}
+	s.left -= n
+	for n > 0 {
+		part, at := min(n, max(step, len(s.b))), len(s.b)
+		s.b = slices.Grow(s.b, part)[:at+part]
+		got, err := io.ReadFull(s.r, s.b[at:])
+		if err != nil {
+			s.b = s.b[:at+got]
+			return err
+		}
+		n -= part
+	}
+	return nil
+}
+
+// value reads a value.
+func (s *scanner) value(dec *msgpack.Decoder, depth int) error {
+	if s.vals++; s.vals > maxValues {
+		return errTooMany
+	}
+	if depth > maxDepth {
+		return errors.New("it is nested too deeply")
+	}
+	c, err := dec.PeekCode()
 	if err != nil {
-		b.err = err
+		return err
+	}
+	n, each := 0, 1
+	switch {
+	case msgpcode.IsBin(c) || msgpcode.IsString(c):
+		if n, err = dec.DecodeBytesLen(); err == nil {
+			err = s.pass(n)
+		}
+		return err
+	case msgpcode.IsExt(c):
+		if _, n, err = dec.DecodeExtHeader(); err == nil {
+			err = s.pass(n)
+		}
+		return err
+	case msgpcode.IsFixedArray(c) || c == msgpcode.Array16 || c == msgpcode.Array32:
+		n, err = dec.DecodeArrayLen()
+	case msgpcode.IsFixedMap(c) || c == msgpcode.Map16 || c == msgpcode.Map32:
+		n, err = dec.DecodeMapLen()
+		each = 2
+	default:
+		return dec.Skip()
+	}
+	for i := 0; i < n*each && err == nil; i++ {
+		err = s.value(dec, depth+1)
 	}
 	return err
 }
 
-// readPacked reads a message. There is no length before it: what cannot be read ends the connection.
+// readPacked reads a message. There is no length before it: one that does not end as it should ends the connection.
 func readPacked(r *bufio.Reader, limit int) (envelope, error) {
 	if _, err := r.Peek(1); err != nil {
 		return envelope{}, err
 	}
-	src := &budget{r: r, left: limit}
-	d := &packDecoder{src: src, dec: msgpack.NewDecoder(src)}
-	var e envelope
-	d.tuple(3, func() {
-		var code uint32
-		d.uint32(&e.id)
-		d.uint32(&code)
-		if e.code = uint16(code); code > math.MaxUint16 {
-			d.fail("%#x is not a code", code)
-		}
-		if m := newMessage(packed, e.code); m != nil {
-			m.fields(d)
-			e.msg = m
-		} else if !d.failed() {
-			d.skip(0)
-		}
-	})
-	e.size = int64(limit - src.left)
-	if d.err != nil {
-		if errors.Is(src.err, io.EOF) {
-			src.err = io.ErrUnexpectedEOF
-		}
-		if src.err != nil && !errors.Is(src.err, errTooLong) {
-			return e, src.err // the connection's
-		}
-		return e, fmt.Errorf("the server sends a message (%#04x) that cannot be read: byte %d: %w", e.code, e.size, d.err)
+	s := &scanner{r: r, left: limit}
+	err := s.value(msgpack.NewDecoder(s), 0)
+	if errors.Is(err, io.EOF) {
+		err = io.ErrUnexpectedEOF
+	}
+	var cut net.Error
+	if errors.Is(err, io.ErrUnexpectedEOF) || errors.As(err, &cut) || errors.Is(err, net.ErrClosed) {
+		return envelope{}, err
+	}
+	e, derr := decodePacked(s.b)
+	e.size = int64(len(s.b))
+	switch {
+	case err != nil:
+		return e, &unreadableError{code: e.code, at: len(s.b), err: err, last: true}
+	case derr != nil:
+		return e, derr
 	}
 	return e, nil
 }
 
-// packDecoder reads values off a connection. Heads of values are left to the library.
+// decodePacked decodes what was read. Of a part it decodes what there is.
+func decodePacked(b []byte) (envelope, error) {
+	var e envelope
+	src := &source{b: b}
+	d := &packDecoder{src: src, dec: msgpack.NewDecoder(src)}
+	d.tuple(3, func() {
+		var code uint32
+		d.uint32(&e.id)
+		d.uint32(&code)
+		if code > math.MaxUint16 {
+			d.fail("%#x is not a code", code)
+		}
+		if d.failed() {
+			return
+		}
+		e.code = uint16(code)
+		m := newMessage(packed, e.code)
+		if m == nil {
+			d.skip(0)
+			return
+		}
+		m.fields(d)
+		e.msg = m
+	})
+	if d.err != nil {
+		e.msg = nil
+		return e, &unreadableError{code: e.code, at: src.at, err: d.err, last: e.code == 0}
+	}
+	return e, nil
+}
+
+// source is the bytes of a message.
+type source struct {
+	b  []byte
+	at int
+}
+
+func (s *source) left() int { return len(s.b) - s.at }
+
+func (s *source) Read(p []byte) (int, error) {
+	if s.left() == 0 && len(p) > 0 {
+		return 0, errShort
+	}
+	n := copy(p, s.b[s.at:])
+	s.at += n
+	return n, nil
+}
+
+func (s *source) ReadByte() (byte, error) {
+	if s.left() == 0 {
+		return 0, errShort
+	}
+	s.at++
+	return s.b[s.at-1], nil
+}
+
+func (s *source) UnreadByte() error { s.at--; return nil }
+
+// packDecoder decodes a message that was read. Heads of values are left to the library.
 type packDecoder struct {
 	decoder
-	src *budget
+	src *source
 	dec *msgpack.Decoder
 }
 
@@ -285,8 +388,8 @@ func (d *packDecoder) count(n *int, min int) {
 	if d.err == nil && *n > maxValues {
 		d.err = errTooMany
 	}
-	if d.err == nil && *n > d.src.left/min {
-		d.err = errTooLong
+	if d.err == nil && *n > d.src.left()/min {
+		d.err = errShort
 	}
 }
 
@@ -330,15 +433,18 @@ func (d *packDecoder) str(limit int) []byte {
 }
 
 func (d *packDecoder) take(n, limit int) []byte {
-	if d.err == nil && (n < 0 || n > limit || n > d.src.left) {
+	switch {
+	case d.err != nil:
+		return nil
+	case n < 0 || n > d.src.left():
+		d.err = errShort
+		return nil
+	case n > limit:
 		d.err = errTooLong
-	}
-	if d.err != nil {
 		return nil
 	}
-	b, err := readN(d.src, n)
-	d.got(err)
-	return b
+	d.src.at += n
+	return d.src.b[d.src.at-n : d.src.at : d.src.at]
 }
 
 // exactly reads n bytes.

@@ -35,7 +35,7 @@ func readStruct(r *bufio.Reader, limit int) (envelope, error) {
 	e := envelope{id: binary.BigEndian.Uint32(head[:]), code: binary.BigEndian.Uint16(head[4:])}
 	n := binary.BigEndian.Uint32(head[6:])
 	if int64(n) > int64(limit) {
-		return e, fmt.Errorf("the server announces a message of %d bytes, more than the %d allowed", n, limit)
+		return e, &unreadableError{code: e.code, err: fmt.Errorf("it has %d bytes, more than the %d allowed", n, limit), last: true}
 	}
 	body, err := readN(r, int(n))
 	if err != nil {
@@ -52,7 +52,7 @@ func readStruct(r *bufio.Reader, limit int) (envelope, error) {
 		d.fail("%d bytes too many", len(d.b)-d.at)
 	}
 	if d.err != nil {
-		return e, fmt.Errorf("the server sends a message (%#04x) that cannot be read: byte %d: %w", e.code, d.at, d.err)
+		return e, &unreadableError{code: e.code, at: d.at, err: d.err}
 	}
 	e.msg = m
 	return e, nil
