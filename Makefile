@@ -38,6 +38,7 @@ lint:
 	t/setup deb
 	@test -z "$$(gofmt -l . | tee /dev/stderr)" || { echo "lint: run gofmt -w on these files" >&2; exit 1; }
 	$(GO) vet ./...
+	$(GO) vet -tags guests,soak,measure ./t/...
 	$(GO) run $(STATICCHECK) ./...
 	$(GO) test -count=1 ./t/lint
 	shellcheck $$(git ls-files | xargs -r grep -lE '^#!.*(bash|/sh)$$')
@@ -53,12 +54,12 @@ kernels:
 	$(GO) run ./t/kernels $(KERNELS)
 
 test-guests: setup wcfs
-	WCFS_SOAK=1 $(GO) run ./t/gotest -count=1 -p 1 -timeout 1h -tags guests ./qemu ./t/guest ./t/guests ./t/client
+	WCFS_SOAK=1 $(GO) run ./t/gotest -count=1 -p 1 -timeout 1h -tags guests,soak ./qemu ./t/guest ./t/guests ./t/client
 
 # Long runs of the random tests.
 soak: setup wcfs
 	WCFS_SOAK=1 $(GO) test -count=1 -timeout 6h -run TestOracle ./zcore/history
-	WCFS_SOAK=1 $(GO) test -race -count=1 -timeout 3h ./zcore/... ./fusesrv/... ./p9srv/... ./t/...
+	WCFS_SOAK=1 $(GO) test -race -count=1 -timeout 3h -tags soak ./zcore/... ./fusesrv/... ./p9srv/... ./t/...
 
 # Breaks the core in many ways, one at a time: its tests must notice each.
 mutants:

@@ -81,6 +81,7 @@ func TestFileStorageSuite(t *testing.T) {
 			t.Run(fmt.Sprintf("%s zlib=%v", env, zlib), func(t *testing.T) {
 				w := py.StartWriter(t, env)
 				storagetest.Run(t, func(t testing.TB) storagetest.Backend { return newPyBackend(t, w, zlib) })
+				storagetest.RunPack(t, func(t testing.TB) storagetest.PackBackend { return newPyBackend(t, w, zlib) })
 			})
 		}
 	}

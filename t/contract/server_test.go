@@ -316,27 +316,3 @@ func TestManyLinks(t *testing.T) {
 	}
 	eventually(t, "links and watches to be gone", func() bool { s := w.stats(); return s["WatchLink"] == 0 && s["Watch"] == 0 })
 }
-
-// -autoexit takes a minute, so it is tried with WCFS_SOAK only.
-func TestAutoexit(t *testing.T) {
-	if os.Getenv("WCFS_SOAK") == "" {
-		return
-	}
-	t.Parallel()
-	w := newWorld(t)
-	f := w.file(1)
-	w.start("-autoexit")
-	w.touch(f, 0)
-	l := w.link()
-	l.bye()
-	w.zh.close()
-	began := time.Now()
-	select {
-	case <-w.srv.Done:
-		if took := time.Since(began); took < 55*time.Second {
-			t.Errorf("it exited after %v", took)
-		}
-	case <-time.After(2 * patience):
-		t.Error("it did not exit")
-	}
-}

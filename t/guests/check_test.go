@@ -145,19 +145,3 @@ func TestTCP(t *testing.T) {
 func TestVirtfs(t *testing.T) {
 	isolation(t, 10, spec{name: "v6.1", kernel: "6.1", how: virtfs, cpus: 2})
 }
-
-// The matrix is long: WCFS_SOAK=1.
-func TestMatrix(t *testing.T) {
-	if !soak() {
-		return
-	}
-	for _, k := range []string{"6.1", "6.12"} {
-		for _, how := range []transport{tcp, virtfs} {
-			t.Run(k+"-"+string(how), func(t *testing.T) {
-				isolation(t, 90,
-					spec{name: "first", kernel: k, how: how, cpus: 1},
-					spec{name: "second", kernel: k, how: how, cpus: 1})
-			})
-		}
-	}
-}

@@ -1,3 +1,5 @@
+//go:build soak
+
 package guests
 
 import (
@@ -21,11 +23,8 @@ type virtFaults struct {
 	seed              int
 }
 
-// TestVirtfsFaults: through virtfs there is no connection that could be closed. WCFS_SOAK=1.
+// TestVirtfsFaults: through virtfs there is no connection that could be closed.
 func TestVirtfsFaults(t *testing.T) {
-	if !soak() {
-		return
-	}
 	qemutest.Turn(t)
 	f := &virtFaults{t: t, w: startWriter(t)}
 	f.w.damage()

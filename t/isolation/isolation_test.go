@@ -78,25 +78,6 @@ func TestIsolation(t *testing.T) {
 	}
 }
 
-// With everything on one processor, and a short pintimeout: how many clients hang on themselves? Its
-// numbers are in docs/isolation.md. It runs when WCFS_MEASURE is set to the seconds it may take.
-func TestMeasureHangs(t *testing.T) {
-	seconds, err := strconv.Atoi(os.Getenv("WCFS_MEASURE"))
-	if err != nil {
-		return
-	}
-	bin := build(t)
-	if other := os.Getenv("WCFS_MEASURE_SERVER"); other != "" { // with other waits, say
-		if err := errors.Join(os.Remove(filepath.Join(bin, "wcfs")), os.Symlink(other, filepath.Join(bin, "wcfs"))); err != nil {
-			t.Fatal(err)
-		}
-	}
-	for _, cpu := range []string{"", "0"} {
-		r := &run{t: t, bin: bin, gomaxprocs: 1, inC: 16, seconds: seconds, blocks: 6, last: 2, pintimeout: 4 * time.Second, cpu: cpu}
-		r.do()
-	}
-}
-
 func (r *run) command(name string, args ...string) *exec.Cmd {
 	if r.cpu != "" {
 		name, args = "taskset", append([]string{"-c", r.cpu, name}, args...)

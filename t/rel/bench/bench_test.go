@@ -1,7 +1,8 @@
+//go:build soak
+
 package bench
 
 import (
-	"os"
 	"testing"
 
 	"wcfs/t/bench/kit"
@@ -9,9 +10,6 @@ import (
 
 // TestRows runs the benchmark as make soak does; it asserts no times.
 func TestRows(t *testing.T) {
-	if os.Getenv("WCFS_SOAK") == "" {
-		return // heavy
-	}
 	t.Chdir("../../..")
 	b, err := kit.New(t.Context(), 1<<30, 1)
 	if err != nil {

@@ -1,7 +1,8 @@
+//go:build soak
+
 package bench
 
 import (
-	"os"
 	"testing"
 
 	"wcfs/t/bench/kit"
@@ -9,10 +10,6 @@ import (
 
 // The benchmark runs; what it measures is no matter for a test.
 func TestRows(t *testing.T) {
-	if os.Getenv("WCFS_SOAK") == "" {
-		t.Log("run by go run ./t/bench, and by a soak")
-		return
-	}
 	t.Chdir("../../..")
 	b, err := kit.New(t.Context(), 1<<30, 1)
 	if err != nil {

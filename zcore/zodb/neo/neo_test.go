@@ -88,10 +88,12 @@ func (b *backend) Many() int {
 
 func TestStoragetest(t *testing.T) {
 	both(t, neotest.Config{Storages: 2, Partitions: 3}, func(t *testing.T, cfg neotest.Config) {
-		storagetest.Run(t, func(t testing.TB) storagetest.Backend {
+		fresh := func(t testing.TB) storagetest.PackBackend {
 			cl := neotest.Start(t, cfg)
 			return &backend{cl, cl.Writer()}
-		})
+		}
+		storagetest.Run(t, func(t testing.TB) storagetest.Backend { return fresh(t) })
+		storagetest.RunPack(t, fresh)
 	})
 }
 

@@ -37,10 +37,9 @@ type backend struct {
 }
 
 var (
-	_ storagetest.Backend = (*backend)(nil)
-	_ storagetest.Undoer  = (*backend)(nil)
-	_ storagetest.Packer  = (*backend)(nil)
-	_ storagetest.Many    = (*backend)(nil)
+	_ storagetest.PackBackend = (*backend)(nil)
+	_ storagetest.Undoer      = (*backend)(nil)
+	_ storagetest.Many        = (*backend)(nil)
 )
 
 func newPostgres(t testing.TB) *backend {
@@ -113,8 +112,10 @@ func (b *backend) Pack(t testing.TB, at zodb.Tid) {
 
 func TestStoragePostgres(t *testing.T) {
 	storagetest.Run(t, func(t testing.TB) storagetest.Backend { return newPostgres(t) })
+	storagetest.RunPack(t, func(t testing.TB) storagetest.PackBackend { return newPostgres(t) })
 }
 
 func TestStorageSQLite(t *testing.T) {
 	storagetest.Run(t, func(t testing.TB) storagetest.Backend { return newSQLite(t) })
+	storagetest.RunPack(t, func(t testing.TB) storagetest.PackBackend { return newSQLite(t) })
 }

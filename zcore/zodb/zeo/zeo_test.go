@@ -4,7 +4,6 @@ import (
 	"context"
 	"log/slog"
 	"os"
-	"strings"
 	"testing"
 	"time"
 
@@ -95,14 +94,12 @@ func TestStoragetest(t *testing.T) {
 		}
 		t.Run(cfg.String(), func(t *testing.T) {
 			t.Parallel()
-			storagetest.Run(t, func(t testing.TB) storagetest.Backend {
+			fresh := func(t testing.TB) backend {
 				srv := zeotest.Start(t, cfg)
-				b := backend{srv, srv.Client()}
-				if strings.HasSuffix(t.Name(), "/Pack") {
-					return &packing{b}
-				}
-				return &undoing{b}
-			})
+				return backend{srv, srv.Client()}
+			}
+			storagetest.Run(t, func(t testing.TB) storagetest.Backend { return &undoing{fresh(t)} })
+			storagetest.RunPack(t, func(t testing.TB) storagetest.PackBackend { return &packing{fresh(t)} })
 		})
 	}
 }
