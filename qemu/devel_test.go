@@ -27,7 +27,7 @@ func TestDebuggerAndDisplay(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer os.RemoveAll(dir)
-	screen, port := filepath.Join(dir, "s"), freePort(t)
+	screen, port := filepath.Join(dir, "s"), fmt.Sprintf("127.0.0.1:%d", wait.Port(t))
 	m, err := qemu.Start(t.Context(), qemu.Spec{
 		Kernel: qemutest.Kernel(t, "6.12"), GDB: "tcp:" + port, Display: "vnc=unix:" + screen, Timeout: time.Minute,
 		// a screen full of spaces in reverse video
@@ -51,17 +51,6 @@ func TestDebuggerAndDisplay(t *testing.T) {
 		}
 		return lit > 0.5
 	})
-}
-
-// freePort is an address where nobody listens.
-func freePort(t *testing.T) string {
-	t.Helper()
-	l, err := net.Listen("tcp4", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	return l.Addr().String()
 }
 
 // debugger connects as gdb does, looks where the guest is, and lets it go (gdb's remote serial protocol).

@@ -37,7 +37,8 @@ func (f *fatal) Fatalf(string, ...any) {
 }
 
 func TestLimit(t *testing.T) {
-	defer func(d time.Duration) { Patience = d }(Patience)
+	long := Patience
+	defer func() { Patience = long }()
 	Patience = 10 * time.Millisecond
 	for name, do := range map[string]func(testing.TB){
 		"Until": func(t testing.TB) { Until(t, "never", func() bool { return false }) },
@@ -52,6 +53,7 @@ func TestLimit(t *testing.T) {
 			t.Errorf("%s waits for ever, or does not fail", name)
 		}
 	}
+	Patience = long
 	one := make(chan int, 1)
 	one <- 7
 	if got := Recv(t, "a number", one); got != 7 {

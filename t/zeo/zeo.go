@@ -229,14 +229,13 @@ func (s *Server) CPU() time.Duration {
 	return time.Duration(user+system) * 10 * time.Millisecond
 }
 
-// FreeAddr returns a loopback address that nobody listens on.
+// FreeAddr returns a loopback address that nobody listens on, and that stays free for this process.
 func FreeAddr(t TB) string {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	port, err := wait.FindPort()
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer l.Close()
-	return l.Addr().String()
+	return fmt.Sprintf("127.0.0.1:%d", port)
 }
 
 // Eventually waits for a condition, for a time that is enough on a slow machine.

@@ -6,15 +6,16 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
 
 	"wcfs/qemu"
 	"wcfs/t/bench/kit"
+	"wcfs/t/wait"
 )
 
 const (
@@ -117,13 +118,8 @@ func (s *set) together(ctx context.Context, guests []*guest) kit.Run {
 }
 
 func freePort() (string, error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return "", err
-	}
-	defer l.Close()
-	_, port, err := net.SplitHostPort(l.Addr().String())
-	return port, err
+	port, err := wait.FindPort()
+	return strconv.Itoa(port), err
 }
 
 // guest is a small guest whose program is a shell that takes commands from here.
