@@ -30,7 +30,7 @@ test: setup wcfs
 
 # What needs neither root, Python, QEMU nor a mount: the first thing to run after a change.
 test-quick:
-	$(GO) test ./t/lint ./zcore ./zcore/history ./zcore/tree ./zcore/watch ./zcore/zdata ./zcore/client \
+	$(GO) test ./t/lint ./zcore ./zcore/history ./zcore/tree ./zcore/watchproto ./zcore/zdata ./zcore/client \
 	    ./zcore/zodb ./zcore/zodb/btree ./zcore/zodb/filestorage ./zcore/zodb/fsformat ./zcore/zodb/fswriter \
 	    ./zcore/zodb/memstorage ./zcore/zodb/record ./p9srv
 

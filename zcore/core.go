@@ -1,9 +1,9 @@
 // Package zcore is the core of the server: it follows a database, keeps the current view and the
 // announced head, serves blocks at any revision, and isolates clients from each other by pins.
 //
-// It owns the order of events: commits (commit.go), reads (read.go), watches (watch.go, watchtable.go,
-// setup.go, pin.go), what the kernel's page cache holds (cache.go), and what happens to clients that do
-// not follow the protocol (fault.go). It knows no FUSE and no 9P type: fronts give it a PageCache and
+// It owns the order of events: commits (commit.go), reads (read.go, read_*.go), watches (watch.go,
+// watch_*.go), what the kernel's page cache holds (pagecache_*.go), and what happens to clients that do
+// not follow the protocol (watch_fault.go). It knows no FUSE and no 9P type: fronts give it a PageCache and
 // Processes.
 //
 // The order of events, for a batch of commits up to tid t:
@@ -12,7 +12,7 @@
 //
 // A file that cannot be followed over a commit fails alone (filefail.go), before that is announced.
 //
-// Keeping old blocks for @rev (keep.go) means to settle what they are; the copy is made in the background.
+// Keeping old blocks for @rev (pagecache_keep.go) means to settle what they are; the copy is made in the background.
 //
 // A read takes the view, tracks what it looked up, loads, has older watches pin, and is answered. New
 // content enters a page only by a reply or upload made after every older watch of its domain

@@ -7,7 +7,7 @@ import (
 	"time"
 
 	"wcfs/zcore/history"
-	"wcfs/zcore/watch"
+	"wcfs/zcore/watchproto"
 	"wcfs/zcore/zodb"
 )
 
@@ -120,7 +120,7 @@ func (l *Link) dropFailed(w *clientWatch, e *FileFailed) {
 		}
 		if !l.ended {
 			msg := fmt.Sprintf("error: watch f<%s> @%s ended: %v", w.f.Oid(), at, e)
-			l.out = append(l.out, watch.Line(0, msg[:min(len(msg), maxFailLine)])...)
+			l.out = append(l.out, watchproto.Line(0, msg[:min(len(msg), maxFailLine)])...)
 		}
 	}
 	l.mu.Unlock()

@@ -9,7 +9,7 @@ import (
 	"time"
 
 	"wcfs/t/wait"
-	"wcfs/zcore/watch"
+	"wcfs/zcore/watchproto"
 	"wcfs/zcore/zdata/zgen"
 	"wcfs/zcore/zodb"
 )
@@ -264,7 +264,7 @@ func TestOneSenderPerBlock(t *testing.T) {
 }
 
 func watchPin(f zodb.Oid, rev zodb.Tid) string {
-	return watch.Pin{Oid: f, Rev: rev, Head: rev == tidHead}.String()
+	return watchproto.Pin{Oid: f, Rev: rev, Head: rev == tidHead}.String()
 }
 
 func TestStopWatchingWithPinOutstanding(t *testing.T) {

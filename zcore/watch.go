@@ -7,7 +7,7 @@ import (
 	"sync"
 
 	"wcfs/zcore/history"
-	"wcfs/zcore/watch"
+	"wcfs/zcore/watchproto"
 	"wcfs/zcore/zodb"
 )
 
@@ -23,7 +23,7 @@ type watchOnLink struct {
 
 type request struct {
 	stream uint64
-	watch.Request
+	watchproto.Request
 }
 
 // clientWatch is one client's view of one file.
@@ -50,7 +50,7 @@ var (
 )
 
 // request takes a watch request. Requests for one file run one after another; `-` overtakes them.
-func (l *Link) request(stream uint64, r watch.Request) {
+func (l *Link) request(stream uint64, r watchproto.Request) {
 	if why := l.refuse(r); why != "" {
 		l.push(stream, "error "+setupError(r, why))
 		return
@@ -86,7 +86,7 @@ func (l *Link) request(stream uint64, r watch.Request) {
 }
 
 // refuse says why a request is not even begun, or "". One about a file that is not known waits for nothing.
-func (l *Link) refuse(r watch.Request) string {
+func (l *Link) refuse(r watchproto.Request) string {
 	switch {
 	case r.Stop:
 		return ""
@@ -97,7 +97,7 @@ func (l *Link) refuse(r watch.Request) string {
 }
 
 // stopWatch does `watch f -`.
-func (l *Link) stopWatch(stream uint64, r watch.Request, todo []request, w *clientWatch) {
+func (l *Link) stopWatch(stream uint64, r watchproto.Request, todo []request, w *clientWatch) {
 	if w != nil {
 		w.remove()
 	}
@@ -160,7 +160,7 @@ func (l *Link) pushOK(on *watchOnLink, stream uint64) bool {
 		return false
 	}
 	if !l.ended {
-		l.out = append(l.out, watch.Line(stream, "ok")...)
+		l.out = append(l.out, watchproto.Line(stream, "ok")...)
 	}
 	l.wake()
 	return true
@@ -168,7 +168,7 @@ func (l *Link) pushOK(on *watchOnLink, stream uint64) bool {
 
 const notKnown = "file not yet known to wcfs or is not a ZBigFile"
 
-func setupError(r watch.Request, why string) string {
+func setupError(r watchproto.Request, why string) string {
 	at := r.At
 	if r.Stop {
 		at = ^zodb.Tid(0)

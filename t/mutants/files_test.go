@@ -29,12 +29,12 @@ func fileMutants() []mutant {
 			edits: []edit{{"\tw.remove()\n\tl.c.step(", "\tdefer w.remove()\n\tdefer l.c.step("}},
 		},
 		{
-			name: "failed-file-unpins", file: "zcore/setup.go",
+			name: "failed-file-unpins", file: "zcore/watch_setup.go",
 			why:   "a client that watches again is sent back to the head of a file that has failed",
 			edits: []edit{{"if w.f.h.Lost() {", "if w.f.h.Lost() && v == 0 {"}},
 		},
 		{
-			name: "failed-file-watched", file: "zcore/setup.go",
+			name: "failed-file-watched", file: "zcore/watch_setup.go",
 			why:   "a watch that enters as its file fails is taken for one that is set up",
 			edits: []edit{{"if err := f.failed(); err != nil { // before", "if err := f.failed(); err != nil && v0 == nil { // before"}, {"\tw, known, err := l.enter(ctx, on, f, r, hold)\n", "\tv0 := on\n\tw, known, err := l.enter(ctx, on, f, r, hold)\n"}, {"return f.failed()\n", "return nil\n"}},
 		},

@@ -21,12 +21,12 @@ func pinMutants() []mutant {
 			edits: []edit{{"return true, pinTimeout / 4", "return false, 0"}},
 		},
 		{
-			name: "frozen-client-harms", run: "TestClientThatDoesNotEnd", file: "zcore/fault.go",
+			name: "frozen-client-harms", run: "TestClientThatDoesNotEnd", file: "zcore/watch_fault.go",
 			why:   "what a frozen client has not acknowledged cannot be read though that will never run again",
 			edits: []edit{{"err == nil && sig == syscall.SIGKILL", "err != nil && sig == syscall.SIGKILL"}},
 		},
 		{
-			name: "living-client-harmless", run: "TestClientThatMayNotBeKilled", file: "zcore/fault.go",
+			name: "living-client-harmless", run: "TestClientThatMayNotBeKilled", file: "zcore/watch_fault.go",
 			why:   "a client that runs on without its pin sees blocks of another revision",
 			edits: []edit{{"err == nil && sig == syscall.SIGKILL", "sig == syscall.SIGKILL"}},
 		},
@@ -51,22 +51,22 @@ func pinMutants() []mutant {
 			edits: []edit{{"o.links >= c.opts.MaxLinks", "o.links < 0"}},
 		},
 		{
-			name: "bases-unbounded", run: "TestBasesAreBounded", file: "zcore/base.go",
+			name: "bases-unbounded", run: "TestBasesAreBounded", file: "zcore/watch_base.go",
 			why:   "a client that reads under each tid makes the server remember all of them",
 			edits: []edit{{"s == nil && len(d.bases) >= d.maxBases", "s == nil && d.maxBases < 0"}},
 		},
 		{
-			name: "window-unbounded", run: "TestSlowClient", file: "zcore/link.go",
+			name: "window-unbounded", run: "TestSlowClient", file: "zcore/watch_link.go",
 			why:   "all pins are sent at once",
 			edits: []edit{{"make(chan struct{}, c.opts.PinWindow)", "make(chan struct{}, 1<<20)"}},
 		},
 		{
-			name: "clocks-start-at-once", run: "TestSlowClient", file: "zcore/pin.go",
+			name: "clocks-start-at-once", run: "TestSlowClient", file: "zcore/watch_pin.go",
 			why:   "a client is killed that acknowledges all the time, but has many pins",
 			edits: []edit{{"l.c.reachable() && l.oldest(stream)", "l.c.reachable()"}},
 		},
 		{
-			name: "help-per-block", run: "TestHelpHas", file: "zcore/keep.go",
+			name: "help-per-block", run: "TestHelpHas", file: "zcore/pagecache_keep.go",
 			why:   "each block of a commit waits for help that is stuck",
 			edits: []edit{{"\tcase <-help.Done():\n\t\tc.keep", "\tcase <-time.After(keepWait):\n\t\tc.keep"}},
 		},
@@ -96,12 +96,12 @@ func pinMutants() []mutant {
 			edits: []edit{{"t.opts.Retry == nil || zodb.", "t.opts.Retry != nil || zodb."}},
 		},
 		{
-			name: "stuck-pins-awaited", run: "TestRepeated", file: "zcore/pin.go",
+			name: "stuck-pins-awaited", run: "TestRepeated", file: "zcore/watch_pin.go",
 			why:   "a READ that fails in an outage hangs for as long as that lasts",
 			edits: []edit{{"if zodb.KindOf(err) != zodb.KindAnswer {\n\t\t\t\tw.setStuck(p, true)\n\t\t\t}\n", ""}},
 		},
 		{
-			name: "unknown-history-unpinned", run: "TestHeadReadThat|TestRepeated", file: "zcore/pin.go",
+			name: "unknown-history-unpinned", run: "TestHeadReadThat|TestRepeated", file: "zcore/watch_pin.go",
 			why:   "a watch is not told to pin where the history of a block cannot be had",
 			edits: []edit{{"m, err = w.protectAt(blk, v), werr", "err = werr"}},
 		},

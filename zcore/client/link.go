@@ -14,18 +14,18 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"wcfs/zcore/watch"
+	"wcfs/zcore/watchproto"
 )
 
 // link is one open of head/watch or head/watch9. One goroutine reads it, has pins done and acknowledges
 // them.
 type link struct {
 	f      *os.File
-	padded bool                  // head/watch9: replies are filled up with blank lines
-	onPin  func(watch.Pin) error // the pin is to be shown when it returns
-	told   func(watch.Pin)       // after the acknowledgement; may be nil
-	onEnd  func(error)           // called once, when no more pins come
-	ended  chan struct{}         // closed after onEnd
+	padded bool                       // head/watch9: replies are filled up with blank lines
+	onPin  func(watchproto.Pin) error // the pin is to be shown when it returns
+	told   func(watchproto.Pin)       // after the acknowledgement; may be nil
+	onEnd  func(error)                // called once, when no more pins come
+	ended  chan struct{}              // closed after onEnd
 
 	mu     sync.Mutex
 	stream uint64      // mu; of the last request; odd, -1 before the first
@@ -37,7 +37,7 @@ const linkBuf = 4096
 
 var errLinkEnded = errors.New("the server ended the watch link")
 
-func openLink(c *Conn, onPin func(watch.Pin) error, told func(watch.Pin), onEnd func(error)) (*link, error) {
+func openLink(c *Conn, onPin func(watchproto.Pin) error, told func(watchproto.Pin), onEnd func(error)) (*link, error) {
 	name := "head/watch"
 	if c.base {
 		name = "head/watch9"
@@ -86,8 +86,8 @@ func (l *link) readLines() error {
 				return err
 			}
 		}
-		if len(part) > watch.MaxLine {
-			return fmt.Errorf("watch link: line of more than %d bytes", watch.MaxLine)
+		if len(part) > watchproto.MaxLine {
+			return fmt.Errorf("watch link: line of more than %d bytes", watchproto.MaxLine)
 		}
 	}
 }
@@ -114,7 +114,7 @@ func (l *link) read(p []byte) (int, error) {
 
 func (l *link) write(stream uint64, msg string) error {
 	var err error
-	if line := []byte(watch.Line(stream, msg)); l.padded {
+	if line := []byte(watchproto.Line(stream, msg)); l.padded {
 		_, err = l.f.WriteAt(line, 0)
 	} else {
 		_, err = l.f.Write(line)
@@ -127,7 +127,7 @@ func (l *link) write(stream uint64, msg string) error {
 
 // line does one line of the server's.
 func (l *link) line(line string) error {
-	stream, msg, err := watch.Frame(line)
+	stream, msg, err := watchproto.Frame(line)
 	switch {
 	case err != nil:
 		return fmt.Errorf("watch link: %w", err)
@@ -142,7 +142,7 @@ func (l *link) line(line string) error {
 		}
 		return nil
 	}
-	pin, err := watch.ParsePin(msg)
+	pin, err := watchproto.ParsePin(msg)
 	if err != nil {
 		return fmt.Errorf("watch link: %w", err)
 	}

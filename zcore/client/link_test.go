@@ -14,7 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"wcfs/t/wait"
-	"wcfs/zcore/watch"
+	"wcfs/zcore/watchproto"
 )
 
 // peer is the server's side of a link.
@@ -27,7 +27,7 @@ type peer struct {
 	end   chan error
 }
 
-func newPeer(t *testing.T, onPin func(watch.Pin) error) *peer {
+func newPeer(t *testing.T, onPin func(watchproto.Pin) error) *peer {
 	t.Helper()
 	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
@@ -37,7 +37,7 @@ func newPeer(t *testing.T, onPin func(watch.Pin) error) *peer {
 	p.lines = bufio.NewReader(p.f)
 	p.link = &link{
 		f: os.NewFile(uintptr(fds[0]), "client"), stream: ^uint64(0), onPin: onPin, ended: make(chan struct{}),
-		told: func(pin watch.Pin) { p.pins <- pin.String() }, onEnd: func(err error) { p.end <- err },
+		told: func(pin watchproto.Pin) { p.pins <- pin.String() }, onEnd: func(err error) { p.end <- err },
 	}
 	go p.link.run()
 	t.Cleanup(func() {
@@ -66,7 +66,7 @@ func (p *peer) hears(want string) {
 const pinText = "pin 0000000000000005 #7 @0123456789abcdef"
 
 func TestLinkPins(t *testing.T) {
-	p := newPeer(t, func(watch.Pin) error { return nil })
+	p := newPeer(t, func(watchproto.Pin) error { return nil })
 	p.say("\n\n2 " + pinText + "\n4 pin 0000000000") // blank lines, and a line in pieces
 	p.hears("2 ack")
 	p.say("000005 #8 @head\n")
@@ -100,10 +100,10 @@ func TestLinkPins(t *testing.T) {
 func TestLinkGivesUp(t *testing.T) {
 	for name, text := range map[string]string{
 		"no frame": "bla bla\n", "no pin": "2 pin it\n", "fatal": "0 fatal: pin #7 @head: no reply\n",
-		"cannot pin": "2 " + pinText + "\n", "endless": strings.Repeat("x", 2*watch.MaxLine),
+		"cannot pin": "2 " + pinText + "\n", "endless": strings.Repeat("x", 2*watchproto.MaxLine),
 	} {
 		t.Run(name, func(t *testing.T) {
-			p := newPeer(t, func(watch.Pin) error { return errors.New("cannot") })
+			p := newPeer(t, func(watchproto.Pin) error { return errors.New("cannot") })
 			p.say(text)
 			if err := <-p.end; err == nil || errors.Is(err, errLinkEnded) {
 				t.Errorf("ended by %v", err)
@@ -114,7 +114,7 @@ func TestLinkGivesUp(t *testing.T) {
 }
 
 func TestLinkAskEnds(t *testing.T) {
-	p := newPeer(t, func(watch.Pin) error { return nil })
+	p := newPeer(t, func(watchproto.Pin) error { return nil })
 	ctx, cancel := context.WithCancel(context.Background())
 	got := make(chan error, 1)
 	go func() { got <- p.link.ask(ctx, "watch it") }()

@@ -11,7 +11,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"wcfs/zcore/watch"
+	"wcfs/zcore/watchproto"
 	"wcfs/zcore/zodb"
 )
 
@@ -93,7 +93,7 @@ func openShared(c *Conn, oid zodb.Oid, at zodb.Tid) (f *os.File, base zodb.Tid, 
 
 // watch has the server show the file as of at. Meanwhile pins come, and are done.
 func (s *session) watch(ctx context.Context, at zodb.Tid) error {
-	r := watch.Request{Oid: s.oid, At: at, Base: s.base, HasBase: s.c.base}
+	r := watchproto.Request{Oid: s.oid, At: at, Base: s.base, HasBase: s.c.base}
 	err := s.link.ask(ctx, r.String())
 	if err == nil {
 		return nil
@@ -132,7 +132,7 @@ func (s *session) arrange(at zodb.Tid) error {
 }
 
 // pin is called by the link. What is already read is not touched: readers check for pins after reading.
-func (s *session) pin(p watch.Pin) error {
+func (s *session) pin(p watchproto.Pin) error {
 	if p.Oid != s.oid {
 		return fmt.Errorf("watch link: pin of %s, which is not watched", p.Oid)
 	}

@@ -11,7 +11,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"wcfs/zcore/watch"
+	"wcfs/zcore/watchproto"
 	"wcfs/zcore/zodb"
 )
 
@@ -30,7 +30,7 @@ type Options struct {
 }
 
 // Pin says that a block is shown as of a revision from now on.
-type Pin = watch.Pin
+type Pin = watchproto.Pin
 
 // View is one bigfile as of a revision. ReadAt and what tells of the view may be called from many
 // goroutines; Resync and Close wait for reads to end.

@@ -6,12 +6,12 @@ import (
 	"syscall"
 	"time"
 
-	"wcfs/zcore/watch"
+	"wcfs/zcore/watchproto"
 )
 
 // faulty deals with a client that did not acknowledge a pin, and returns when it can do no harm any
 // more: its process has ended, its domain has failed, or the core is in EIO mode.
-func (l *Link) faulty(pin watch.Pin, why string) {
+func (l *Link) faulty(pin watchproto.Pin, why string) {
 	l.fault.Do(func() {
 		rev := "head"
 		if !pin.Head {

@@ -12,7 +12,7 @@ import (
 	"time"
 
 	"wcfs/t/wait"
-	"wcfs/zcore/watch"
+	"wcfs/zcore/watchproto"
 	"wcfs/zcore/zdata/zgen"
 	"wcfs/zcore/zodb"
 )
@@ -308,7 +308,7 @@ func (l *guestLink) pinner(ctx context.Context) error {
 		buf += string(p)
 		for line, rest, ok := strings.Cut(buf, "\n"); ok; line, rest, ok = strings.Cut(buf, "\n") {
 			buf = rest
-			stream, msg, err := watch.Frame(line)
+			stream, msg, err := watchproto.Frame(line)
 			if err != nil {
 				return err
 			}
@@ -319,13 +319,13 @@ func (l *guestLink) pinner(ctx context.Context) error {
 			if err := l.pin(msg); err != nil {
 				return fmt.Errorf("stream %d: %w", stream, err)
 			}
-			l.l.Write(ctx, []byte(watch.Line(stream, "ack")))
+			l.l.Write(ctx, []byte(watchproto.Line(stream, "ack")))
 		}
 	}
 }
 
 func (l *guestLink) pin(msg string) error {
-	p, err := watch.ParsePin(msg)
+	p, err := watchproto.ParsePin(msg)
 	if err != nil {
 		return err
 	}

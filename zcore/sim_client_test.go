@@ -8,7 +8,7 @@ import (
 	"strings"
 	"sync"
 
-	"wcfs/zcore/watch"
+	"wcfs/zcore/watchproto"
 	"wcfs/zcore/zodb"
 )
 
@@ -154,7 +154,7 @@ func (c *simClient) pinner(ctx context.Context) error {
 			if fatal(line) {
 				return errors.New(line)
 			}
-			stream, msg, err := watch.Frame(line)
+			stream, msg, err := watchproto.Frame(line)
 			if err != nil {
 				return err
 			}
@@ -165,7 +165,7 @@ func (c *simClient) pinner(ctx context.Context) error {
 			if err := c.pin(stream, msg); err != nil {
 				return err
 			}
-			c.link.Write(ctx, []byte(watch.Line(stream, "ack")))
+			c.link.Write(ctx, []byte(watchproto.Line(stream, "ack")))
 		}
 	}
 }
@@ -177,7 +177,7 @@ func (c *simClient) rng2(n int) int {
 }
 
 func (c *simClient) pin(stream uint64, msg string) error {
-	p, err := watch.ParsePin(msg)
+	p, err := watchproto.ParsePin(msg)
 	if err != nil {
 		return fmt.Errorf("stream %d: %w", stream, err)
 	}

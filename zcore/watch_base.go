@@ -7,7 +7,7 @@ import (
 	"time"
 
 	"wcfs/zcore/history"
-	"wcfs/zcore/watch"
+	"wcfs/zcore/watchproto"
 	"wcfs/zcore/zodb"
 )
 
@@ -272,7 +272,7 @@ func (w *clientWatch) poison() {
 }
 
 // checkBase says whether a base watch may be set up.
-func (l *Link) checkBase(r watch.Request, f *HeadFile) error {
+func (l *Link) checkBase(r watchproto.Request, f *HeadFile) error {
 	switch {
 	case l.dom.anonymous:
 		return fmt.Errorf("a base watch needs a mount that says who it is: mount with -o uname=NAME")

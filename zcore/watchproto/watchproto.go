@@ -1,9 +1,9 @@
-// Package watch is the language of head/watch: lines to and from messages. It holds no state and does
+// Package watchproto is the language of head/watch: lines to and from messages. It holds no state and does
 // no I/O; what the messages mean is zcore's.
 //
 // A line is `<stream> <message>\n`, stream a decimal number without leading zeros. Clients ask on odd
 // streams, the server on even ones, stream 0 carries control messages of the server.
-package watch
+package watchproto
 
 import (
 	"errors"

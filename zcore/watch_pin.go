@@ -6,7 +6,7 @@ import (
 	"sync"
 	"time"
 
-	"wcfs/zcore/watch"
+	"wcfs/zcore/watchproto"
 	"wcfs/zcore/zodb"
 )
 
@@ -136,7 +136,7 @@ func (w *clientWatch) sendOne(blk Blk, p *pinned, m *pinMsg) error {
 	}
 	leave := w.enterWindow(p)
 	defer leave()
-	pin := watch.Pin{Oid: w.f.Oid(), Blk: blk, Rev: m.rev, Head: m.rev == tidHead}
+	pin := watchproto.Pin{Oid: w.f.Oid(), Blk: blk, Rev: m.rev, Head: m.rev == tidHead}
 	if pin.Head && w.hasBase {
 		pin.Head, pin.Rev = false, w.base
 	}
@@ -190,7 +190,7 @@ func (l *Link) after() error {
 
 // keepRev has the attributes of the file at the revision of a pin ready while the client re-maps. Where
 // that is packed away the pin is changed to the revision it was decided for: the block is the same then.
-func (w *clientWatch) keepRev(pin *watch.Pin, p *pinned, m *pinMsg) (release func()) {
+func (w *clientWatch) keepRev(pin *watchproto.Pin, p *pinned, m *pinMsg) (release func()) {
 	c := w.l.c
 	defer w.setStuck(p, false)
 	revs := []zodb.Tid{pin.Rev}

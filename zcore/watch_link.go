@@ -9,7 +9,7 @@ import (
 	"sync/atomic"
 	"time"
 
-	"wcfs/zcore/watch"
+	"wcfs/zcore/watchproto"
 	"wcfs/zcore/zodb"
 )
 
@@ -138,7 +138,7 @@ func (l *Link) wake() {
 func (l *Link) push(stream uint64, msg string) {
 	l.mu.Lock()
 	if !l.ended {
-		l.out = append(l.out, watch.Line(stream, msg)...)
+		l.out = append(l.out, watchproto.Line(stream, msg)...)
 	}
 	l.mu.Unlock()
 	l.wake()
@@ -165,7 +165,7 @@ func (l *Link) Write(ctx context.Context, p []byte) (int, error) {
 		l.in = l.in[i+1:]
 	}
 	tooLong := ""
-	if len(l.in) > watch.MaxLine {
+	if len(l.in) > watchproto.MaxLine {
 		tooLong = string(l.in[:80])
 	}
 	l.mu.Unlock()
@@ -186,7 +186,7 @@ func (l *Link) handle(line string) {
 	if deaf {
 		return
 	}
-	stream, msg, err := watch.Frame(line)
+	stream, msg, err := watchproto.Frame(line)
 	switch {
 	case err != nil:
 		l.hangUp(err.Error())
@@ -199,7 +199,7 @@ func (l *Link) handle(line string) {
 	case owed > maxOwed:
 		l.hangUp(fmt.Sprintf("%d pins are not being acknowledged", owed))
 	default:
-		r, err := watch.ParseRequest(msg)
+		r, err := watchproto.ParseRequest(msg)
 		if err != nil {
 			l.push(stream, "error "+err.Error())
 			return
@@ -236,7 +236,7 @@ func (l *Link) ask(ctx context.Context, msg string) (uint64, *asked) {
 	l.asked[stream] = a
 	l.order = append(l.order, stream)
 	if !l.ended { // here, so that streams ascend
-		l.out = append(l.out, watch.Line(stream, msg)...)
+		l.out = append(l.out, watchproto.Line(stream, msg)...)
 	}
 	l.mu.Unlock()
 	l.wake()
