@@ -34,6 +34,7 @@ type program struct {
 	level  slog.LevelVar // of log
 	flush  func()        // writes out what is left of the log
 
+	args    []string       // of the command line
 	verbose int            // how many -v
 	signals *serverSignals // nil where no server runs
 }
@@ -44,6 +45,7 @@ type cli struct {
 
 	Serve   serveCmd   `cmd:"" help:"Serve a database over FUSE, 9P or both."`
 	Status  statusCmd  `cmd:"" help:"Tell whether a mount or 9P address answers, and what it serves."`
+	Wait    waitCmd    `cmd:"" help:"Wait until a mount or 9P address serves, and its head has come to a transaction."`
 	Stop    stopCmd    `cmd:"" help:"Unmount, and end the server, by force if need be."`
 	Ls      lsCmd      `cmd:"" help:"List a directory of the tree."`
 	Stat    statCmd    `cmd:"" help:"Show attributes of a file of the tree."`
@@ -66,13 +68,17 @@ func main() {
 	// Ending takes a moment, in which the same signal may come again (make passes it on); if ending hangs,
 	// another one is to end it at once.
 	context.AfterFunc(ctx, func() { time.AfterFunc(2*time.Second, stop) })
-	code := run(ctx, os.Args[1:], os.Stdout, os.Stderr)
+	command := run
+	if isMountHelper(os.Args[0]) {
+		command = runMountHelper
+	}
+	code := command(ctx, os.Args[1:], os.Stdout, os.Stderr)
 	stop()
 	os.Exit(code)
 }
 
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
-	p := &program{ctx: ctx, stdout: stdout, stderr: stderr, flush: func() {}}
+	p := &program{ctx: ctx, stdout: stdout, stderr: stderr, args: args, flush: func() {}}
 	defer func() { p.flush() }()
 	set, err := loadSettings(args)
 	if err != nil {

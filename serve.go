@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/alecthomas/kong"
@@ -35,6 +36,9 @@ type serveCmd struct {
 
 	Config      string `placeholder:"FILE" help:"Take options from this TOML file: their names without dashes are its keys, and zurl is the database."`
 	PrintConfig bool   `help:"Print the options with their values, and where they are from, as such a file; serve nothing."`
+
+	Daemon  bool   `help:"Go to the background, and return when the tree is served."`
+	LogFile string `placeholder:"FILE" help:"Append the log to this file instead of writing it to stderr."`
 
 	boundOptions
 	accessOptions
@@ -115,17 +119,37 @@ func (c *serveCmd) serve(p *program) error {
 	if _, err := c.access(c.dropIn); err != nil {
 		return err
 	}
+	if c.Daemon {
+		return c.daemonize(p)
+	}
+	if c.LogFile != "" {
+		if err := c.openLog(); err != nil {
+			return err
+		}
+	}
 	p.signals = p.handleSignals()
 	defer p.signals.stop()
 	s, err := c.start(p)
 	if err != nil {
 		return p.interrupted(err)
 	}
-	err = errors.Join(s.wait(p.ctx), s.close())
+	stopping := s.notifyReady(c.where(s))
+	err = s.wait(p.ctx)
+	stopping()
+	err = errors.Join(err, s.close())
 	if failure := s.core.Err(); failure != nil { // it may have been told to end since
 		err = errors.Join(fmt.Errorf("the service had failed: %w", failure), err)
 	}
 	return err
+}
+
+// where tells what is served and at which places.
+func (c *serveCmd) where(s *server) string {
+	at := s.bound
+	if s.mount != nil {
+		at = append([]string{s.mount.Dir()}, at...)
+	}
+	return c.ZURL + " at " + strings.Join(at, ", ")
 }
 
 // server is one core with its fronts.

@@ -72,6 +72,7 @@ func (s *serverSignals) handle(sig os.Signal) {
 		s.mu.Lock()
 		reload := s.reload
 		s.mu.Unlock()
+		defer notifyReload()()
 		if reload == nil {
 			log.Info("SIGHUP: there is nothing to read anew")
 		} else if err := reload(); err != nil {
