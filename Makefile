@@ -2,6 +2,7 @@
 GO          ?= go
 STATICCHECK ?= honnef.co/go/tools/cmd/staticcheck@v0.8.2
 KERNELS     ?= host 6.1 6.12
+DIST        ?= dist
 
 # Packages are tested side by side on as many processors as there are; the tests wait for conditions, not for time.
 TESTP       ?= 2
@@ -10,7 +11,7 @@ TESTTIMEOUT ?= 15m
 # Scripts and tests run plain `go`: that is the one that GO names.
 export PATH := $(shell $(GO) env GOROOT)/bin:$(PATH)
 
-.PHONY: all demo test test-quick lint bench kernels soak mutants test-guests fuzz-smoke setup docs dist clean
+.PHONY: all demo test test-quick lint bench kernels soak mutants test-guests fuzz-smoke setup install deb docs dist clean
 
 all: wcfs
 
@@ -74,12 +75,19 @@ fuzz-smoke:
 	    done; \
 	done
 
+# PREFIX is /usr/local; DESTDIR is put in front of it, for packages.
+install: wcfs
+	packaging/install
+
+# Debian packages of the commit that is checked out, into dist/.
+deb:
+	packaging/deb $(DIST)
+
 # Pictures of the documents, from their sources; needs Debian's graphviz.
 docs:
 	dot -Tsvg docs/house.dot -o docs/house.svg
 
 # A release: static binaries, the source, and their checksums. Built twice from one commit they are the same bytes.
-DIST ?= dist
 dist:
 	GO="$(GO)" t/dist "$(DIST)"
 
