@@ -49,15 +49,16 @@ var arrows = []struct {
 
 // outside says who alone may import a package that is not ours, by prefix.
 var outside = map[string][]string{
-	"github.com/hanwen/go-fuse":  {"fusesrv", "t"},
-	"github.com/hugelgupf/p9":    {"p9srv", "t"},
-	"github.com/jackc/pgx":       {"zcore/zodb/relstorage", "t"},
-	"modernc.org/sqlite":         {"zcore/zodb/relstorage", "t"},
-	"github.com/kisielk/og-rek":  {"zcore/zodb", "t"},
-	"github.com/vmihailenco":     {"zcore/zodb/zeo", "zcore/zodb/neo", "t"},
-	"github.com/fsnotify":        {"zcore/zodb/filestorage", "t"},
-	"github.com/alecthomas/kong": {""},
-	"github.com/BurntSushi/toml": {""},
+	"github.com/hanwen/go-fuse":    {"fusesrv", "t"},
+	"github.com/hugelgupf/p9":      {"p9srv", "t"},
+	"github.com/jackc/pgx":         {"zcore/zodb/relstorage", "t"},
+	"modernc.org/sqlite":           {"zcore/zodb/relstorage", "t"},
+	"github.com/kisielk/og-rek":    {"zcore/zodb", "t"},
+	"github.com/vmihailenco":       {"zcore/zodb/zeo", "zcore/zodb/neo", "t"},
+	"github.com/fsnotify":          {"zcore/zodb/filestorage", "t"},
+	"github.com/alecthomas/kong":   {""},
+	"github.com/BurntSushi/toml":   {""},
+	"github.com/coreos/go-systemd": {""},
 }
 
 type goPackage struct {

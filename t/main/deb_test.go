@@ -43,14 +43,14 @@ cat >root/usr/sbin/policy-rc.d <<END
 exit 101
 END
 chmod +x root/usr/sbin/policy-rc.d
-in() { chroot root "$@"; }
-in sh -c 'dpkg -i /debs/*.deb' >log 2>&1 || { cat log; exit 1; }
-in wcfs version | cut -d' ' -f1
-in sh -c 'readlink -f /sbin/mount.wcfs; getent passwd wcfs | cut -d: -f1; ls -d /etc/wcfs /lib/systemd/system/wcfs*'
-in sh -c 'echo "#include <wcfs.h>
+inside() { chroot root "$@"; }
+inside sh -c 'dpkg -i /debs/*.deb' >log 2>&1 || { cat log; exit 1; }
+inside wcfs version | cut -d' ' -f1
+inside sh -c 'readlink -f /sbin/mount.wcfs; getent passwd wcfs | cut -d: -f1; ls -d /etc/wcfs /lib/systemd/system/wcfs*'
+inside sh -c 'echo "#include <wcfs.h>
 int main(void) { return wcfs_open(\"/nonexistent\", 1, 1, 0) != 0; }" >/debs/x.c && gcc /debs/x.c -o /debs/x -lwcfs -pthread && ldd /debs/x | grep -c libwcfs.so.1 && /debs/x'
-in sh -c 'dpkg --purge wcfs libwcfs-dev libwcfs1-dbgsym libwcfs1' >log 2>&1 || { cat log; exit 1; }
-in sh -c 'ls -d /usr/bin/wcfs /etc/wcfs /usr/share/doc/wcfs /lib/systemd/system/wcfs* 2>/dev/null || echo gone'
+inside sh -c 'dpkg --purge wcfs libwcfs-dev libwcfs1-dbgsym libwcfs1' >log 2>&1 || { cat log; exit 1; }
+inside sh -c 'ls -d /usr/bin/wcfs /etc/wcfs /usr/share/doc/wcfs /lib/systemd/system/wcfs* 2>/dev/null || echo gone'
 `
 	out, err := exec.Command("unshare", "--mount", "--propagation", "private", "bash", "-c", script, "bash", dir).CombinedOutput()
 	want := `wcfs
