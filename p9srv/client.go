@@ -40,18 +40,18 @@ type versionError struct{ error }
 func (e versionError) Unwrap() error { return e.error }
 
 func newClient(ctx context.Context, addr, aname string, o DialOptions, plain bool) (*Client, error) {
-	conn, err := o.Dial(ctx, addr)
+	raw, err := o.Dial(ctx, addr)
 	if err != nil {
 		return nil, err
 	}
-	stop := context.AfterFunc(ctx, func() { conn.Close() })
+	stop := context.AfterFunc(ctx, func() { raw.Close() })
 	msize := o.Msize
 	if msize == 0 {
 		msize = capMsize
 	}
-	conn = &introduced{Conn: conn, attach: newFrame(tAttach, noTag).u32(1).u32(noFid).str(o.Uname).str(aname).u32(uint32(os.Getuid())).done(0)}
+	conn := &introduced{Conn: raw, attach: newFrame(tAttach, noTag).u32(1).u32(noFid).str(o.Uname).str(aname).u32(uint32(os.Getuid())).done(0)}
 	if plain {
-		conn.(*introduced).version = newFrame(tVersion, noTag).u32(msize).str(version9P).done(0)
+		conn.version = newFrame(tVersion, noTag).u32(msize).str(version9P).done(0)
 	}
 	lib, err := p9.NewClient(conn, p9.WithMessageSize(msize))
 	if err == nil {

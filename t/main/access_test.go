@@ -224,9 +224,10 @@ func TestAccessOfUserServer(t *testing.T) {
 			_, err := within(p, "cat "+mnt+"/head/at", uidDaemon)
 			return err == nil
 		})
-		if out, err := within(p, "echo '1 bye' >"+mnt+"/head/watch", uidDaemon); err == nil || !strings.Contains(p.Log.String(), "may not end that process") {
+		if out, err := within(p, "echo '1 bye' >"+mnt+"/head/watch", uidDaemon); err == nil {
 			t.Errorf("another user may watch: %s\n%s", out, p.Log)
 		}
+		p.Until("it says why", func() bool { return strings.Contains(p.Log.String(), "may not end that process") })
 		p.End()
 	})
 	// As root of a user namespace it mounts by itself; users it does not have there are wrong use.

@@ -93,7 +93,10 @@ func TestStorageBreaks(t *testing.T) {
 		_, err := os.Stat(filepath.Join(mnt, "head/at"))
 		return errors.Is(err, syscall.ENOTCONN)
 	})
-	p.End()
+	p.Cmd.Process.Signal(syscall.SIGTERM)
+	if code := p.Wait(); code != 1 {
+		t.Errorf("exit code %d after SIGTERM, want 1: it had failed", code)
+	}
 }
 
 // A tid that lies in the future is a tid like any other.

@@ -94,9 +94,12 @@ func testSignal(t *testing.T, dropIn bool, st state, sig syscall.Signal) {
 		sig = syscall.SIGTERM
 		p.Cmd.Process.Signal(sig)
 	}
-	code := p.Wait()
+	code, want := p.Wait(), 0
+	if st.dead { // it had failed, and says so at its end
+		want = 1
+	}
 	left := mountOf(t, mnt) != nil
-	if keep := dropIn && st.busy; left != keep || code != 0 {
+	if keep := dropIn && st.busy; left != keep || code != want {
 		t.Errorf("after %v: exit %d, a mount left: %v", sig, code, left)
 	}
 	if st.busy && !strings.Contains(p.Log.String(), fmt.Sprint("pid ", os.Getpid())) {
