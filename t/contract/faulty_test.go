@@ -27,12 +27,12 @@ type fault struct {
 }
 
 var faults = []fault{
-	{name: "no ack", why: "no reply within 5s"},
+	{name: "no ack", why: "no reply within 10s"},
 	{name: "nak", then: func(c *client, link int, stream uint64) { c.tell("write %d %d nak", link, stream) }, why: `expect "ack"; got "nak"`},
 	{name: "close", then: func(c *client, link int, _ uint64) { c.tell("close %d", link) }},
 	{name: "exit", then: func(c *client, _ int, _ uint64) { c.tell("exit") }, dying: true},
 	{name: "killed", then: func(c *client, _ int, _ uint64) { c.cmd.Process.Kill() }, dying: true},
-	{name: "SIGBUS caught", before: func(c *client, _ int) { c.expect("0", "catch") }, why: "no reply within 5s"},
+	{name: "SIGBUS caught", before: func(c *client, _ int) { c.expect("0", "catch") }, why: "no reply within 10s"},
 	{name: "stopped", then: func(c *client, _ int, _ uint64) { c.cmd.Process.Signal(syscall.SIGSTOP) }},
 	{name: "reads nothing", deaf: true},
 }
@@ -46,7 +46,7 @@ func TestFaultyClients(t *testing.T) {
 	for range 2 * len(faults) {
 		files = append(files, w.file(1))
 	}
-	w.start()
+	w.start(short)
 	at := w.db.Head()
 	var cases []*faultyCase
 	for i, f := range files {
@@ -265,7 +265,7 @@ func TestCommitsWhilePinsAreOut(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	f := w.file(3)
-	w.start()
+	w.start(short)
 	at := w.db.Head()
 	w.lookup(f)
 	l := w.link()

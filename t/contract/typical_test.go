@@ -224,7 +224,7 @@ func TestLinkOfAnOrphan(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
 	f := w.file(1)
-	w.start()
+	w.start(short)
 	w.touch(f, 0)
 	w.change(f, 0)
 	program := `
@@ -273,7 +273,7 @@ while True:
 	if took := time.Since(began); took > 2*pinTimeout+slack {
 		t.Errorf("the read took %v", took)
 	}
-	if s, want := await(t, "the end", lines), fmt.Sprintf(`b'0 fatal: pin #0 @%s: no reply within 5s\n'`, at); s != want {
+	if s, want := await(t, "the end", lines), fmt.Sprintf(`b'0 fatal: pin #0 @%s: no reply within 10s\n'`, at); s != want {
 		t.Errorf("the child got %s, want %s", s, want)
 	}
 	if s := await(t, "the end", lines); s != "b''" {

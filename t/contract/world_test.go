@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"wcfs/t/served"
+	"wcfs/t/wait"
 	"wcfs/zcore/zdata"
 	"wcfs/zcore/zdata/zgen"
 	"wcfs/zcore/zodb"
@@ -26,9 +27,12 @@ const (
 	blksize = 4 * page
 )
 
-// pinTimeout of the servers here. Clients that behave, this process among them, must acknowledge within
-// it on a busy machine; only the test of faulty clients waits for it.
-const pinTimeout = 5 * time.Second
+// pinTimeout of the servers that have faulty clients, which pass short to start. Clients that behave, this process among
+// them, must acknowledge within it on a busy machine: else the server kills the tests.
+const (
+	pinTimeout = 10 * time.Second
+	short      = "-pintimeout=10s"
+)
 
 // world is a database that this process writes, and the server of it. It is used by one goroutine.
 type world struct {
@@ -72,7 +76,7 @@ func (w *world) file(n int) (f zodb.Oid) {
 func (w *world) start(options ...string) {
 	w.t.Helper()
 	w.t0 = w.db.Head()
-	args := append([]string{"-debug", "-pintimeout=" + pinTimeout.String()}, options...)
+	args := append([]string{"-debug", "-pintimeout=" + wait.Patience.String()}, options...)
 	w.srv = served.Serve(w.t, w.mnt, exec.Command(wcfsPath, append(args, "file://"+w.path, w.mnt)...))
 	w.zh = openStream(w.t, w.at(".wcfs/debug/zhead"), unix.O_RDONLY)
 }
