@@ -55,7 +55,7 @@ kernels:
 	$(GO) run ./t/kernels $(KERNELS)
 
 test-guests: setup wcfs
-	WCFS_SOAK=1 $(GO) run ./t/gotest -count=1 -p 1 -timeout 1h -tags guests,soak ./qemu ./t/guest ./t/guests ./t/client
+	WCFS_SOAK=1 $(GO) run ./t/gotest -count=1 -p 1 -timeout 1h -tags guests,soak ./qemu ./t/guestmount ./t/guestisolation ./t/client
 
 # Long runs of the random tests.
 soak: setup wcfs

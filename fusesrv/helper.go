@@ -28,8 +28,8 @@ const probeTimeout = 3 * time.Second
 // what that is for and does not return. What may hang on a mount is done there, so that nobody else
 // can hang with it.
 func Helper() {
-	if mount, ok := os.LookupEnv(guardEnv); ok {
-		if err := guard(mount, os.Stdin); err != nil {
+	if mount, ok := os.LookupEnv(watchdogEnv); ok {
+		if err := watchdog(mount, os.Stdin); err != nil {
 			os.Exit(1)
 		}
 		os.Exit(0)

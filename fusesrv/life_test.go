@@ -173,7 +173,7 @@ func TestServerKilledAtInvalidation(t *testing.T) {
 	}
 }
 
-// Where there is no control file system a guard ends the connection all the same.
+// Where there is no control file system the watchdog ends the connection all the same.
 func TestForce(t *testing.T) {
 	dir := t.TempDir()
 	srv := start(t, "server", dir)

@@ -89,12 +89,12 @@ type Server struct {
 	fs   *fileSystem
 	fuse *fuse.Server
 
-	looker   *looker
-	unguard  func()        // ends the guard
-	maxWrite int           // most bytes in one notification; immutable
-	devFuse  int           // own duplicate of /dev/fuse; guard: devMu; -1 when closed
-	done     chan struct{} // closed when serving has ended
-	err      error         // why it has; written before done is closed
+	looker       *looker
+	stopWatchdog func()        // ends the child
+	maxWrite     int           // most bytes in one notification; immutable
+	devFuse      int           // own duplicate of /dev/fuse; guard: devMu; -1 when closed
+	done         chan struct{} // closed when serving has ended
+	err          error         // why it has; written before done is closed
 
 	devMu      sync.Mutex
 	disconnect sync.Once
@@ -148,10 +148,10 @@ func (o Options) withDefaults() Options {
 func serve(root tree.Node, dir string, fd int, opts Options) (*Server, error) {
 	s := &Server{
 		dir: dir, opts: opts, log: opts.Log,
-		done:    make(chan struct{}),
-		fs:      newFileSystem(root, opts),
-		looker:  newLooker(!opts.Standalone),
-		unguard: func() {},
+		done:         make(chan struct{}),
+		fs:           newFileSystem(root, opts),
+		looker:       newLooker(!opts.Standalone),
+		stopWatchdog: func() {},
 	}
 	var err error
 	if s.devFuse, err = unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 3); err != nil {
@@ -190,11 +190,11 @@ func serve(root tree.Node, dir string, fd int, opts Options) (*Server, error) {
 		}
 	}
 	if opts.Standalone {
-		if err := guardCan(s.dev); err != nil {
-			opts.Log.Warn("should this server be killed, programs that use the mount may wait for ever: its guard cannot end the connection",
+		if err := watchdogCan(s.dev); err != nil {
+			opts.Log.Warn("should this server be killed, programs that use the mount may wait for ever: its watchdog cannot end the connection",
 				"dir", dir, "cause", err)
 		}
-		if s.unguard, err = startGuard(dir, s.dev); err != nil {
+		if s.stopWatchdog, err = startWatchdog(dir, s.dev); err != nil {
 			unix.Close(s.devFuse)
 			return nil, fmt.Errorf("mount %s: start helper process: %w", dir, err)
 		}
@@ -240,7 +240,7 @@ func (s *Server) serveLoop(pruned <-chan struct{}) {
 	s.devMu.Unlock()
 	<-pruned
 	s.looker.close()
-	s.unguard()
+	s.stopWatchdog()
 	if mountedAs(s.dir, s.dev) {
 		s.err = fmt.Errorf("%s: %w", s.dir, ErrAborted)
 	}

@@ -22,9 +22,9 @@ import (
 	"time"
 
 	"wcfs/t/bench/kit"
-	"wcfs/t/bench/nine"
+	"wcfs/t/bench/p9"
 	neo "wcfs/t/neo/bench"
-	rel "wcfs/t/rel/bench"
+	rel "wcfs/t/relstorage/bench"
 	zeo "wcfs/t/zeo/bench"
 )
 
@@ -49,8 +49,8 @@ func groups() []group {
 		{"size", "growth of a file from 1 GiB to 1 TiB", size},
 		{"rate", "growth of the commits per second", rate},
 		{"files", "growth of the files that a commit touches", files},
-		{"9p", "9P on the host, against diod", nine.Rows},
-		{"guest", "9P in guests, against diod; virtfs, against tmpfs; growth of the guests", nine.Guests},
+		{"9p", "9P on the host, against diod", p9.Rows},
+		{"guest", "9P in guests, against diod; virtfs, against tmpfs; growth of the guests", p9.Guests},
 		{"zeo", "loads over ZEO, against Python", zeo.Rows},
 		{"neo", "loads over NEO, against ZEO and what its storages can give", neo.Rows},
 		{"rel", "loads over RelStorage PostgreSQL, against Python", rel.Rows},

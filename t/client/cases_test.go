@@ -11,8 +11,8 @@ import (
 	"testing"
 	"time"
 
+	"wcfs/t/output"
 	"wcfs/t/py"
-	"wcfs/t/said"
 	"wcfs/t/served"
 	"wcfs/zcore/zdata"
 	"wcfs/zcore/zdata/zgen"
@@ -330,7 +330,7 @@ func TestCommands(t *testing.T) {
 	w := newWorld(t, 8192, threeBlocks)
 	at0 := w.db.Head()
 	cmd := exec.Command(built.wcfs, "watch", w.mnt, w.f.String(), "--at", at0.String())
-	var out said.Buffer
+	var out output.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &out
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)

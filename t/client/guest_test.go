@@ -18,8 +18,8 @@ import (
 	"time"
 
 	"wcfs/qemu/qemutest"
+	"wcfs/t/output"
 	"wcfs/t/py"
-	"wcfs/t/said"
 	"wcfs/t/served"
 	"wcfs/zcore/zdata/zgen"
 	"wcfs/zcore/zodb"
@@ -114,7 +114,7 @@ func startGuest(t *testing.T, kernel, addr string, kinds []string) []*proc {
 	cmd.Dir = built.dir
 	in, err1 := cmd.StdinPipe()
 	out, err2 := cmd.StdoutPipe()
-	var errs said.Buffer
+	var errs output.Buffer
 	cmd.Stderr = &errs
 	if err1 != nil || err2 != nil {
 		t.Fatal(err1, err2)

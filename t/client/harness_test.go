@@ -13,8 +13,8 @@ import (
 	"testing"
 	"time"
 
+	"wcfs/t/output"
 	"wcfs/t/py"
-	"wcfs/t/said"
 	"wcfs/t/served"
 	"wcfs/zcore/zdata"
 	"wcfs/zcore/zdata/zgen"
@@ -163,7 +163,7 @@ type proc struct {
 	cmd  *exec.Cmd
 	in   io.WriteCloser
 	out  *bufio.Reader
-	errs said.Buffer
+	errs output.Buffer
 
 	patience time.Duration // with one command
 }

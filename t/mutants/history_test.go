@@ -147,7 +147,7 @@ func historyMutants() []mutant {
 			edits: []edit{{"r.Tid > b.at || ", ""}},
 		},
 		{
-			name: "mould-of-any-length", pkg: "zcore/zdata", run: "TestMould", file: "zcore/zdata/mould.go",
+			name: "template-of-any-length", pkg: "zcore/zdata", run: "TestTemplate", file: "zcore/zdata/template.go",
 			why:   "a record whose length does not fit passes for data",
 			edits: []edit{{"if n != uint64(size) {", "if n == ^uint64(size) {"}},
 		},

@@ -106,7 +106,7 @@ func pinMutants() []mutant {
 			edits: []edit{{"m, err = w.protectAt(blk, v), werr", "err = werr"}},
 		},
 		{
-			name: "clock-runs-in-outage", run: "TestPinClocksStandStill", file: "zcore/pin.go",
+			name: "clock-runs-in-outage", run: "TestPinClocksStandStill", file: "zcore/watch_pin.go",
 			why:   "a client is killed that cannot re-map, as the database is away",
 			edits: []edit{{"l.c.reachable() && l.oldest(stream)", "l.oldest(stream)"}},
 		},
@@ -121,7 +121,7 @@ func pinMutants() []mutant {
 			edits: []edit{{"\treturn b, nil\n}", "\tr.c.noteAnswer()\n\treturn b, nil\n}"}},
 		},
 		{
-			name: "stuck-behind-one-that-lives", run: "TestClientThatMayNotBeKilledOwes", limit: 30 * time.Second, file: "zcore/pin.go",
+			name: "stuck-behind-one-that-lives", run: "TestClientThatMayNotBeKilledOwes", limit: 30 * time.Second, file: "zcore/watch_pin.go",
 			why:   "readers wait for the other pins of a client that may not be killed for as long as it lives",
 			edits: []edit{{"\t\tcase <-l.killed: // for another pin: that is never answered, so this one's clock would not run\n\t\t\tl.forgetReply(stream)\n\t\t\treturn \"\"\n", ""}},
 		},

@@ -11,9 +11,9 @@ import (
 	"testing"
 	"time"
 
+	"wcfs/t/dbisolation"
 	"wcfs/t/neo"
 	"wcfs/t/served"
-	"wcfs/t/stamp"
 	"wcfs/t/wait"
 	"wcfs/zcore/zodb"
 )
@@ -33,13 +33,13 @@ func TestChaos(t *testing.T) {
 			seed := uint64(time.Now().UnixNano()) >> 1
 			t.Logf("seed %d", seed)
 			c := neo.Start(t, cfg)
-			w := stamp.Start(t, c.Bigfile(), seed, "0.01")
+			w := dbisolation.Start(t, c.Bigfile(), seed, "0.01")
 			mnt := t.TempDir()
 			m := served.Serve(t, mnt, exec.Command(wcfs, "serve", "--mount", mnt, c.URL()))
 			defer m.End()
 			x := &chaos{t: t, c: c, hand: c.Writer(), rnd: rand.New(rand.NewPCG(seed, 7)), did: map[string]int{}}
 			stop := x.watch(mnt, w, late)
-			stamp.Check(t, mnt, w, seed, long, x.disturb)
+			dbisolation.Check(t, mnt, w, seed, long, x.disturb)
 			stop()
 			t.Logf("disturbed by %v; head was behind for up to %v of operation", x.did, time.Duration(x.behind.Load()))
 		})
@@ -130,7 +130,7 @@ func (x *chaos) pack() {
 }
 
 // watch compares head with what the writer told, until the returned function is called.
-func (x *chaos) watch(mnt string, w *stamp.Writer, late time.Duration) (stop func()) {
+func (x *chaos) watch(mnt string, w *dbisolation.Writer, late time.Duration) (stop func()) {
 	quit, done := make(chan struct{}), make(chan struct{})
 	probe := x.c.Writer()
 	go func() {

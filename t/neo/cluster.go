@@ -171,7 +171,7 @@ func (c *Cluster) Normal() string {
 	return fmt.Sprintf("%s://%s@%s", scheme, url.PathEscape(c.Name), strings.Join(masters, ","))
 }
 
-// Bigfile names the cluster as t/rel's bigfile.py has it.
+// Bigfile names the cluster as t/relstorage's bigfile.py has it.
 func (c *Cluster) Bigfile() string {
 	s := fmt.Sprintf("neo:%d:%s:%s", c.cfg.Protocol, c.Name, c.masters(","))
 	if crt := c.cfg.Certs; crt != nil {

@@ -6,9 +6,9 @@ import (
 	"testing"
 	"time"
 
+	"wcfs/t/dbisolation"
 	"wcfs/t/neo"
 	"wcfs/t/served"
-	"wcfs/t/stamp"
 )
 
 // TestIsolation: six clients at views of their own while Python commits to a cluster without a pause, over
@@ -32,12 +32,12 @@ func isolation(t *testing.T, cfg neo.Config, long time.Duration) {
 	seed := uint64(time.Now().UnixNano()) >> 1
 	t.Logf("seed %d", seed)
 	c := neo.Start(t, cfg)
-	w := stamp.Start(t, c.Bigfile(), seed, "0")
+	w := dbisolation.Start(t, c.Bigfile(), seed, "0")
 	mnt := t.TempDir()
 	m := served.Serve(t, mnt, exec.Command(wcfs, "serve", "--mount", mnt, c.URL()))
 	defer m.End()
 	n := 0
-	stamp.Check(t, mnt, w, seed, long, func() {
+	dbisolation.Check(t, mnt, w, seed, long, func() {
 		switch n++; n % 5 {
 		case 1:
 			c.Storages[0].Kill()

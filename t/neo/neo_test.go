@@ -6,7 +6,7 @@ import (
 	"testing"
 
 	"wcfs/t/neo"
-	"wcfs/t/rel"
+	rel "wcfs/t/relstorage"
 	"wcfs/t/zeo"
 	"wcfs/zcore/zodb"
 )

@@ -12,7 +12,7 @@ import (
 	"syscall"
 	"testing"
 
-	"wcfs/t/rel"
+	rel "wcfs/t/relstorage"
 	"wcfs/t/served"
 	"wcfs/t/zeo"
 )

@@ -15,8 +15,8 @@ import (
 	"testing"
 	"time"
 
+	"wcfs/t/output"
 	"wcfs/t/py"
-	"wcfs/t/said"
 	"wcfs/t/wait"
 )
 
@@ -68,8 +68,8 @@ func Main(m *testing.M, set func(wcfs string)) int {
 // Proc is a running command. Cmd may be used to signal its process and, after its end, for its state.
 type Proc struct {
 	Cmd  *exec.Cmd
-	Log  *said.Buffer  // stdout and stderr
-	Done chan struct{} // closed at its end
+	Log  *output.Buffer // stdout and stderr
+	Done chan struct{}  // closed at its end
 	t    *testing.T
 }
 
@@ -77,7 +77,7 @@ type Proc struct {
 // if it tells of a data race or a panic.
 func Start(t *testing.T, cmd *exec.Cmd) *Proc {
 	t.Helper()
-	p := &Proc{t: t, Cmd: cmd, Log: new(said.Buffer), Done: make(chan struct{})}
+	p := &Proc{t: t, Cmd: cmd, Log: new(output.Buffer), Done: make(chan struct{})}
 	cmd.Stdout, cmd.Stderr = p.Log, p.Log
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)

@@ -7,8 +7,8 @@ import (
 	"testing"
 	"time"
 
+	"wcfs/t/dbisolation"
 	"wcfs/t/served"
-	"wcfs/t/stamp"
 	zeotest "wcfs/t/zeo"
 )
 
@@ -43,13 +43,13 @@ func isolation(t *testing.T, wcfs string, cfg zeotest.Config, long time.Duration
 	t.Logf("seed %d", seed)
 	cfg.Queue = 100000 // watches at tids that the server has forgotten would be refused
 	z := zeotest.Start(t, cfg)
-	w := stamp.Start(t, "zeo:"+z.Addr, seed, "0")
+	w := dbisolation.Start(t, "zeo:"+z.Addr, seed, "0")
 	p := z.Proxy()
 	mnt := t.TempDir()
 	m := served.Serve(t, mnt, exec.Command(wcfs, "serve", "--mount", mnt, p.URL()))
 	defer m.End()
 	n, cut := 0, 0
-	stamp.Check(t, mnt, w, seed, long, func() {
+	dbisolation.Check(t, mnt, w, seed, long, func() {
 		if n++; n%4 == 0 {
 			// Not in a commit: Python would not learn whether it was made, nor know what to compare with.
 			w.Pause(t, func() {

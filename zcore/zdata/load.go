@@ -102,7 +102,7 @@ func (l *chunkLoader) batch(ctx context.Context, stor zodb.BatchLoader, data []b
 	for i, c := range chunks {
 		oids[i] = c.oid
 	}
-	var m mould
+	var m template
 	return stor.LoadBatch(ctx, oids, l.at, func(i int, rec zodb.Record, err error) error {
 		b, err := l.decode(chunks[i], rec, err, &m)
 		copy(data[chunks[i].off:], b)
@@ -158,11 +158,11 @@ func (l *chunkLoader) list(ctx context.Context, chunktab zodb.Oid) ([]chunk, err
 
 func (l *chunkLoader) chunk(ctx context.Context, c chunk) ([]byte, error) {
 	rec, err := l.stor.LoadAt(ctx, c.oid, l.at)
-	return l.decode(c, rec, err, &mould{})
+	return l.decode(c, rec, err, &template{})
 }
 
 // decode returns the data of a chunk whose record was loaded, or not. m remembers the form of such records.
-func (l *chunkLoader) decode(c chunk, rec zodb.Record, err error, m *mould) ([]byte, error) {
+func (l *chunkLoader) decode(c chunk, rec zodb.Record, err error, m *template) ([]byte, error) {
 	if err != nil {
 		if zodb.IsAbsent(err) {
 			err = bad(l.zblk, l.serial, "its chunk at offset %d is missing: %v", c.off, err)

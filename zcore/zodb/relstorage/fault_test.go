@@ -11,7 +11,7 @@ import (
 	"testing"
 	"time"
 
-	"wcfs/t/rel"
+	rel "wcfs/t/relstorage"
 	"wcfs/zcore/zodb"
 	"wcfs/zcore/zodb/relstorage"
 	"wcfs/zcore/zodb/storagetest"

@@ -6,7 +6,7 @@ import (
 	"os"
 	"testing"
 
-	"wcfs/t/rel"
+	rel "wcfs/t/relstorage"
 	"wcfs/t/wait"
 	"wcfs/zcore/zodb"
 	"wcfs/zcore/zodb/relstorage"
