@@ -66,6 +66,7 @@ type run struct {
 	mnt, log string
 	oids     []string
 	server   *served.Proc
+	writer   *exec.Cmd
 }
 
 func TestIsolation(t *testing.T) {
@@ -113,9 +114,11 @@ func (r *run) do() {
 	}
 }
 
-func (r *run) startWriter() {
+func (r *run) startWriter() { r.startWriterTo(r.database(), 1) }
+
+func (r *run) startWriterTo(database string, seed uint64) {
 	r.t.Helper()
-	cmd := py.Command(r.t, py.Py5, "../isolation/writer.py", r.database(), r.log, strconv.Itoa(blksize), "1", strconv.Itoa(r.blocks), r.mnt)
+	cmd := py.Command(r.t, py.Py5, "../isolation/writer.py", database, r.log, strconv.Itoa(blksize), fmt.Sprint(seed), strconv.Itoa(r.blocks), r.mnt)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	out, err := cmd.StdoutPipe()
 	if err := errors.Join(err, cmd.Start()); err != nil {
@@ -125,6 +128,7 @@ func (r *run) startWriter() {
 		cmd.Process.Kill()
 		cmd.Wait()
 	})
+	r.writer = cmd
 	lines := bufio.NewScanner(out)
 	if !lines.Scan() {
 		r.t.Fatal("the writer did not start")

@@ -1,6 +1,6 @@
 """Commits to several growing bigfiles as fast as it can, and logs what every commit changed.
 
-usage: writer.py DATAFS LOG BLKSIZE SEED BLOCKS [MNT]
+usage: writer.py DATAFS|zeo:HOST:PORT LOG BLKSIZE SEED BLOCKS [MNT]
 
 Block b of file f written by commit n holds the 64-bit words ((n * 16 + f) * 1024 + b) * 65536 + i. A line
 of the log is `TID f:b:n f:b:n ...`, n = 0 for a block that became a hole; it is written after the
@@ -15,6 +15,7 @@ import time
 import numpy
 import transaction
 import ZODB
+from ZEO.ClientStorage import ClientStorage
 from ZODB.FileStorage import FileStorage
 
 from wendelin.bigfile.file_zodb import ZBigFile, ZBlk0, ZBlk1
@@ -38,7 +39,11 @@ def main():
     rng = random.Random(seed)
     log = open(logname, 'w')
     words = numpy.arange(blksize // 8, dtype='<u8')
-    stor = FileStorage(path)
+    if path.startswith('zeo:'):
+        host, port = path[4:].rsplit(':', 1)
+        stor = ClientStorage((host, int(port)), wait_timeout=60)
+    else:
+        stor = FileStorage(path)
     db = ZODB.DB(stor)
     root = db.open().root()
     files = [ZBigFile(blksize) for _ in range(FILES)]

@@ -18,6 +18,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"wcfs/t/isolation/writerlog"
 	"wcfs/zcore/client"
 	"wcfs/zcore/zodb"
 )
@@ -25,7 +26,7 @@ import (
 // checker looks at one file.
 type checker struct {
 	conn   *client.Conn
-	oracle *oracle
+	oracle *writerlog.Log
 	file   int
 	oid    zodb.Oid
 	last   int      // views are as of one of so many last commits
@@ -53,7 +54,7 @@ func run(args []string) error {
 	seconds, err1 := strconv.Atoi(args[2])
 	last, err2 := strconv.Atoi(args[4])
 	conn, err3 := client.Connect(args[0])
-	oracle, err4 := openOracle(args[1])
+	oracle, err4 := writerlog.Open(args[1])
 	if err := errors.Join(err1, err2, err3, err4); err != nil {
 		return err
 	}
@@ -105,7 +106,7 @@ func (c *checker) step(ctx context.Context) error {
 		c.view = nil
 		return v.Close()
 	case n < 5:
-		at, err := c.oracle.pick(c.view.At(), c.last)
+		at, err := c.oracle.Pick(c.view.At(), c.last)
 		if err != nil || at == 0 {
 			return err
 		}
@@ -116,7 +117,7 @@ func (c *checker) step(ctx context.Context) error {
 }
 
 func (c *checker) open(ctx context.Context) error {
-	at, err := c.oracle.pick(c.start, c.last)
+	at, err := c.oracle.Pick(c.start, c.last)
 	if err != nil {
 		return err
 	}
@@ -132,7 +133,7 @@ func (c *checker) open(ctx context.Context) error {
 }
 
 func (c *checker) checkSize() error {
-	want := int64(c.oracle.blocks(c.file, c.view.At())) * c.view.Blksize()
+	want := int64(c.oracle.Blocks(c.file, c.view.At())) * c.view.Blksize()
 	if got := c.view.Size(); got != want {
 		return fmt.Errorf("@%s: size %d, want %d", c.view.At(), got, want)
 	}
@@ -151,7 +152,7 @@ func (c *checker) check() error {
 		return err
 	}
 	rev, pinned := v.Pinned()[blk]
-	first, data := c.oracle.word(fileBlk{c.file, blk}, v.At())
+	first, data := c.oracle.Word(writerlog.FileBlk{File: c.file, Blk: blk}, v.At())
 	for i := range blksize / 8 {
 		var want uint64
 		if data {

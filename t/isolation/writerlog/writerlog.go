@@ -1,4 +1,5 @@
-package main
+// Package writerlog reads what t/isolation's writer.py has logged: what each block held as of each commit.
+package writerlog
 
 import (
 	"bufio"
@@ -15,10 +16,10 @@ import (
 	"wcfs/zcore/zodb"
 )
 
-// fileBlk is a block of the file with that number.
-type fileBlk struct {
-	file int
-	blk  client.Blk
+// FileBlk is a block of the file with that number.
+type FileBlk struct {
+	File int
+	Blk  client.Blk
 }
 
 // revision is a commit that wrote a block: n is its number, which the block's words are made from; 0: a
@@ -28,25 +29,26 @@ type revision struct {
 	n   uint64
 }
 
-// oracle knows what the writer's log says.
-type oracle struct {
+// Log knows what the writer's log says.
+type Log struct {
 	mu   sync.Mutex
 	log  *bufio.Reader          // mu
 	part string                 // mu; an incomplete line
 	tids []zodb.Tid             // mu; ascending
-	revs map[fileBlk][]revision // mu; ascending
+	revs map[FileBlk][]revision // mu; ascending
 }
 
-func openOracle(path string) (*oracle, error) {
+// Open begins to read a log.
+func Open(path string) (*Log, error) {
 	f, err := os.Open(path)
 	if err != nil {
 		return nil, err
 	}
-	return &oracle{log: bufio.NewReader(f), revs: map[fileBlk][]revision{}}, nil
+	return &Log{log: bufio.NewReader(f), revs: map[FileBlk][]revision{}}, nil
 }
 
 // follow takes the lines that are complete. mu must be held.
-func (o *oracle) follow() error {
+func (o *Log) follow() error {
 	for {
 		text, err := o.log.ReadString('\n')
 		o.part += text
@@ -63,9 +65,9 @@ func (o *oracle) follow() error {
 		}
 		o.tids = append(o.tids, tid)
 		for _, w := range words[1:] {
-			var at fileBlk
+			var at FileBlk
 			var n uint64
-			if _, err := fmt.Sscanf(w, "%d:%d:%d", &at.file, &at.blk, &n); err != nil {
+			if _, err := fmt.Sscanf(w, "%d:%d:%d", &at.File, &at.Blk, &n); err != nil {
 				return fmt.Errorf("log: %q: %w", w, err)
 			}
 			o.revs[at] = append(o.revs[at], revision{tid, n})
@@ -73,8 +75,8 @@ func (o *oracle) follow() error {
 	}
 }
 
-// pick returns one of the last tids that is not below least; 0 if there is none.
-func (o *oracle) pick(least zodb.Tid, last int) (zodb.Tid, error) {
+// Pick returns one of the last tids that is not below least; 0 if there is none.
+func (o *Log) Pick(least zodb.Tid, last int) (zodb.Tid, error) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if err := o.follow(); err != nil {
@@ -88,28 +90,28 @@ func (o *oracle) pick(least zodb.Tid, last int) (zodb.Tid, error) {
 	return tids[rand.IntN(len(tids))], nil
 }
 
-// word is what the words of a block begin with as of at: each is one more than the one before it.
+// Word is what the words of a block begin with as of at: each is one more than the one before it.
 // false: a hole.
-func (o *oracle) word(b fileBlk, at zodb.Tid) (uint64, bool) {
+func (o *Log) Word(b FileBlk, at zodb.Tid) (uint64, bool) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	revs := o.revs[b]
 	for i := len(revs) - 1; i >= 0; i-- {
 		if n := revs[i].n; revs[i].tid <= at {
-			return ((n*16+uint64(b.file))*1024 + uint64(b.blk)) * 65536, n > 0
+			return ((n*16+uint64(b.File))*1024 + uint64(b.Blk)) * 65536, n > 0
 		}
 	}
 	return 0, false
 }
 
-// blocks is how many blocks a file has as of at.
-func (o *oracle) blocks(file int, at zodb.Tid) client.Blk {
+// Blocks is how many blocks a file has as of at.
+func (o *Log) Blocks(file int, at zodb.Tid) client.Blk {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	var n client.Blk
 	for b, revs := range o.revs {
-		if b.file == file && revs[0].tid <= at {
-			n = max(n, b.blk+1)
+		if b.File == file && revs[0].tid <= at {
+			n = max(n, b.Blk+1)
 		}
 	}
 	return n
