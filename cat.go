@@ -33,7 +33,11 @@ func (c *catCmd) Run(p *program) error {
 		return err
 	}
 	defer t.close()
-	f, err := t.open(p.ctx, cleanPath(c.Path))
+	name, err := follow(p.ctx, t, c.where())
+	if err != nil {
+		return c.explain(err)
+	}
+	f, err := t.open(p.ctx, name)
 	if err != nil {
 		return c.explain(err)
 	}

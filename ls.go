@@ -22,7 +22,7 @@ func (c *lsCmd) Run(p *program) error {
 		return err
 	}
 	defer t.close()
-	dir := cleanPath(c.Path)
+	dir := c.where()
 	attr, err := t.stat(p.ctx, dir)
 	if err != nil {
 		return c.explain(err)
@@ -56,7 +56,16 @@ func (c *lsCmd) print(p *program, t target, dir string, entries []tree.Entry) er
 			bad = append(bad, fmt.Errorf("%s: %w", e.Name, err))
 			continue
 		}
-		fmt.Fprintf(w, "%s\t%d\t%d\t%s\t%s\n", mode(a), a.Size, a.Blksize, showTime(a.Mtime), e.Name)
+		name := e.Name
+		if a.Link {
+			to, err := t.readlink(p.ctx, path.Join(dir, e.Name))
+			if err != nil {
+				bad = append(bad, fmt.Errorf("%s: %w", e.Name, err))
+				continue
+			}
+			name += " -> " + to
+		}
+		fmt.Fprintf(w, "%s\t%d\t%d\t%s\t%s\n", mode(a), a.Size, a.Blksize, showTime(a.Mtime), name)
 	}
 	return errors.Join(append(bad, w.Flush())...)
 }

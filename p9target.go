@@ -28,7 +28,7 @@ func dialTarget(ctx context.Context, addr, aname string, o p9srv.DialOptions) (t
 
 func (n nineTarget) stat(_ context.Context, path string) (tree.Attr, error) {
 	i, err := n.c.Stat(path)
-	return tree.Attr{Ino: i.Ino, Dir: i.Dir, Perm: uint32(i.Perm), Size: i.Size, Blksize: i.Blksize, Mtime: i.Mtime}, err
+	return tree.Attr{Ino: i.Ino, Dir: i.Dir, Link: i.Link, Perm: uint32(i.Perm), Size: i.Size, Blksize: i.Blksize, Mtime: i.Mtime}, err
 }
 
 func (n nineTarget) list(_ context.Context, path string) ([]tree.Entry, error) {
@@ -38,9 +38,13 @@ func (n nineTarget) list(_ context.Context, path string) ([]tree.Entry, error) {
 	}
 	var entries []tree.Entry
 	for _, i := range infos {
-		entries = append(entries, tree.Entry{Name: i.Name, Ino: i.Ino, Dir: i.Dir})
+		entries = append(entries, tree.Entry{Name: i.Name, Ino: i.Ino, Dir: i.Dir, Link: i.Link})
 	}
 	return entries, nil
+}
+
+func (n nineTarget) readlink(_ context.Context, path string) (string, error) {
+	return n.c.Readlink(path)
 }
 
 func (n nineTarget) open(_ context.Context, path string) (readAtCloser, error) {

@@ -197,7 +197,9 @@ func (c *serveCmd) start(p *program) (_ *server, err error) {
 	if err != nil {
 		return nil, err
 	}
-	s.tree = tree.New(s.core, tree.Options{AllFails: c.dropIn, OldNames: c.dropIn, Debug: c.Debug, MoreStats: s.moreStats, Version: version()})
+	s.tree = tree.New(s.core, tree.Options{
+		AllFails: c.dropIn, OldNames: c.dropIn, Arrays: !c.dropIn, Debug: c.Debug, MoreStats: s.moreStats, Version: version(),
+	})
 	if len(c.P9.Addr) > 0 {
 		if err = c.listen(s); err != nil {
 			return nil, err

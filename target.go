@@ -23,6 +23,7 @@ import (
 type target interface {
 	stat(ctx context.Context, path string) (tree.Attr, error)
 	list(ctx context.Context, path string) ([]tree.Entry, error)
+	readlink(ctx context.Context, path string) (string, error)
 	// open returns a reader that blocks for streams.
 	open(ctx context.Context, path string) (readAtCloser, error)
 	close()
@@ -36,7 +37,7 @@ type readAtCloser interface {
 // targetArgs are the arguments that ls, stat and cat share.
 type targetArgs struct {
 	Target string `arg:"" help:"Mount directory, database URL, or 9P address (unix:PATH, tcp:HOST:PORT, tls:HOST:PORT)."`
-	Path   string `arg:"" help:"Path in the tree, like head/bigfile."`
+	Path   string `arg:"" help:"Path in the tree, like head/bigfile; arrays/NAME is short for head/arrays/NAME."`
 
 	Aname string `placeholder:"PATH" help:"With a 9P address: the subtree to attach to, such as /head; PATH is below it."`
 
@@ -151,6 +152,28 @@ func deadMount(mnt string) error {
 // cleanPath makes "" of the root, and does not leave the tree.
 func cleanPath(name string) string { return strings.Trim(path.Clean("/"+name), "/") }
 
+// where is PATH as the target knows it.
+func (a *targetArgs) where() string {
+	name := cleanPath(a.Path)
+	if first, _, _ := strings.Cut(name, "/"); first == "arrays" && a.Aname == "" {
+		name = "head/" + name
+	}
+	return name
+}
+
+// follow returns the path that a symbolic link leads to, or the path as it is.
+func follow(ctx context.Context, t target, name string) (string, error) {
+	attr, err := t.stat(ctx, name)
+	if err != nil || !attr.Link {
+		return name, err
+	}
+	to, err := t.readlink(ctx, name)
+	if err != nil {
+		return name, err
+	}
+	return cleanPath(path.Join(path.Dir(name), to)), nil
+}
+
 // dirTarget is a mounted tree.
 type dirTarget string
 
@@ -161,7 +184,7 @@ func (d dirTarget) stat(_ context.Context, path string) (tree.Attr, error) {
 	}
 	st := fi.Sys().(*syscall.Stat_t)
 	return tree.Attr{
-		Ino: st.Ino, Dir: fi.IsDir(), Perm: uint32(fi.Mode().Perm()), Size: fi.Size(),
+		Ino: st.Ino, Dir: fi.IsDir(), Link: fi.Mode()&fs.ModeSymlink != 0, Perm: uint32(fi.Mode().Perm()), Size: fi.Size(),
 		Blksize: int64(st.Blksize), Nlink: uint32(st.Nlink), Mtime: fi.ModTime(),
 	}, nil
 }
@@ -173,7 +196,7 @@ func (d dirTarget) list(_ context.Context, path string) ([]tree.Entry, error) {
 	}
 	var entries []tree.Entry
 	for _, e := range list {
-		entries = append(entries, tree.Entry{Name: e.Name(), Dir: e.IsDir()})
+		entries = append(entries, tree.Entry{Name: e.Name(), Dir: e.IsDir(), Link: e.Type()&fs.ModeSymlink != 0})
 	}
 	return entries, nil
 }
@@ -189,6 +212,10 @@ func (d dirTarget) open(_ context.Context, path string) (readAtCloser, error) {
 	return f, nil
 }
 
+func (d dirTarget) readlink(_ context.Context, path string) (string, error) {
+	return os.Readlink(filepath.Join(string(d), path))
+}
+
 func (d dirTarget) close() {}
 
 // streamReader reads on, wherever it is asked to.
@@ -201,6 +228,9 @@ func mode(a tree.Attr) fs.FileMode {
 	m := fs.FileMode(a.Perm)
 	if a.Dir {
 		m |= fs.ModeDir
+	}
+	if a.Link {
+		m |= fs.ModeSymlink
 	}
 	return m
 }

@@ -33,7 +33,7 @@ func openZodbTarget(p *program, zurl string, opts *storageOptions) (target, erro
 		stor.Close()
 		return nil, err
 	}
-	return &zodbTarget{stor, core, tree.New(core, tree.Options{})}, nil
+	return &zodbTarget{stor, core, tree.New(core, tree.Options{Arrays: true})}, nil
 }
 
 func (z *zodbTarget) close() { z.stor.Close() }
@@ -62,6 +62,19 @@ func (z *zodbTarget) stat(ctx context.Context, path string) (tree.Attr, error) {
 	}
 	defer node.Release()
 	return node.Attr(ctx)
+}
+
+func (z *zodbTarget) readlink(ctx context.Context, path string) (string, error) {
+	node, err := z.walk(ctx, path)
+	if err != nil {
+		return "", err
+	}
+	defer node.Release()
+	l, ok := node.(tree.Linker)
+	if !ok {
+		return "", tree.ErrInvalid
+	}
+	return l.Readlink(ctx)
 }
 
 // list differs from a mount in that it finds every bigfile of the database, looked up or not.

@@ -96,6 +96,8 @@ func mapped(table string, id uint32) (bool, error) {
 // bits are the permission bits to show of a node.
 func (a Access) bits(kind tree.Kind, perm uint32) (mode, gid uint32) {
 	switch {
+	case kind == tree.Link:
+		return 0o777, a.GID
 	case kind == tree.Dir:
 		return a.Mode | a.Mode>>2, a.GID
 	case perm&0o222 != 0:

@@ -91,6 +91,9 @@ func (fs *fileSystem) Lookup(cancel <-chan struct{}, h *fuse.InHeader, name stri
 	in := fs.inodes.enter(parent, name, fresh, node.Kind() == tree.Dir && attr.Rev != 0)
 	out.NodeId = in.id
 	out.SetEntryTimeout(forGood)
+	if attr.Fleeting {
+		out.SetEntryTimeout(0)
+	}
 	if fresh.isHead {
 		if _, err := in.node.Attr(r); err != nil { // failed just now: by DropName it may not have been known yet
 			out.SetEntryTimeout(0)
@@ -139,6 +142,24 @@ func (fs *fileSystem) SetAttr(cancel <-chan struct{}, in *fuse.SetAttrIn, out *f
 	return fs.getAttr(cancel, &in.InHeader, out)
 }
 
+func (fs *fileSystem) Readlink(cancel <-chan struct{}, h *fuse.InHeader) ([]byte, fuse.Status) {
+	in := fs.inodes.get(h.NodeId)
+	r, st := fs.beginAt(in, cancel, h, onAnySoon)
+	if !st.Ok() {
+		return nil, st
+	}
+	defer r.finish()
+	if in == nil {
+		return nil, fuse.Status(syscall.ESTALE)
+	}
+	l, ok := in.node.(tree.Linker)
+	if !ok {
+		return nil, fuse.EINVAL
+	}
+	target, err := l.Readlink(r)
+	return []byte(target), r.status(err)
+}
+
 // attrTimeout is how long the kernel may show attr without asking.
 func attrTimeout(k tree.Kind, attr tree.Attr) time.Duration {
 	if k == tree.Static || attr.Rev != 0 {
@@ -153,6 +174,9 @@ func (fs *fileSystem) fill(out *fuse.Attr, kind tree.Kind, a tree.Attr) {
 	out.Mode = syscall.S_IFREG | mode
 	if a.Dir {
 		out.Mode = syscall.S_IFDIR | mode
+	}
+	if kind == tree.Link {
+		out.Mode = syscall.S_IFLNK | mode
 	}
 	out.Size = uint64(a.Size)
 	out.Blocks = (uint64(a.Size) + 511) / 512
@@ -232,6 +256,9 @@ func (d *dirHandle) fill(r *request) error {
 		mode := uint32(syscall.S_IFREG)
 		if e.Dir {
 			mode = syscall.S_IFDIR
+		}
+		if e.Link {
+			mode = syscall.S_IFLNK
 		}
 		list = append(list, fuse.DirEntry{Name: e.Name, Ino: e.Ino, Mode: mode})
 	}

@@ -78,6 +78,7 @@ type Info struct {
 	Name    string
 	Ino     uint64
 	Dir     bool
+	Link    bool
 	Perm    os.FileMode
 	Size    int64
 	Blksize int64
@@ -142,9 +143,23 @@ func stat(f p9.File) (Info, error) {
 		return Info{}, err
 	}
 	return Info{
-		Ino: q.Path, Dir: a.Mode.IsDir(), Perm: os.FileMode(a.Mode & 0o777), Size: int64(a.Size), Blksize: int64(a.BlockSize),
+		Ino: q.Path, Dir: a.Mode.IsDir(), Link: a.Mode.IsSymlink(), Perm: os.FileMode(a.Mode & 0o777), Size: int64(a.Size), Blksize: int64(a.BlockSize),
 		Mtime: time.Unix(int64(a.MTimeSeconds), int64(a.MTimeNanoSeconds)),
 	}, nil
+}
+
+// Readlink returns the target of a symbolic link.
+func (c *Client) Readlink(name string) (string, error) {
+	f, err := c.walk("readlink", name)
+	if err != nil {
+		return "", err
+	}
+	defer f.Close()
+	target, err := f.Readlink()
+	if err != nil {
+		return "", fmt.Errorf("readlink %s: %w", name, err)
+	}
+	return target, nil
 }
 
 // List returns the names in a directory, without "." and "..", in the server's order. Only Name, Ino
@@ -178,7 +193,7 @@ func list(f p9.File) ([]Info, error) {
 		for _, e := range ents {
 			off = e.Offset
 			if e.Name != "." && e.Name != ".." {
-				all = append(all, Info{Name: e.Name, Ino: e.QID.Path, Dir: e.QID.Type == p9.TypeDir})
+				all = append(all, Info{Name: e.Name, Ino: e.QID.Path, Dir: e.QID.Type == p9.TypeDir, Link: e.QID.Type == p9.TypeSymlink})
 			}
 		}
 	}

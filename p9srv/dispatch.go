@@ -25,19 +25,20 @@ type op struct {
 // ops are the types that are known. Others, extended attributes among them, are answered
 // EOPNOTSUPP. Tversion is the connection's, and Tflush the session's.
 var ops = map[msgType]*op{
-	tAttach:  {prepare: (*request).checkAttach, admit: admitAttachLocked, do: (*request).attach, settle: settleWalkLocked},
-	tClunk:   {frees: true, admit: admitClunkLocked, do: (*request).clunk, settle: settleClunkLocked},
-	tFlush:   {},
-	tFsync:   {admit: fsyncLocked},
-	tGetattr: {do: (*request).getattr},
-	tLopen:   {admit: admitOpenLocked, do: (*request).open, settle: settleOpenLocked},
-	tRead:    {admit: admitReadLocked, do: (*request).read},
-	tReaddir: {admit: admitReaddirLocked, do: (*request).readdir},
-	tRemove:  {frees: true, admit: admitClunkLocked, do: (*request).remove, settle: settleClunkLocked},
-	tSetattr: {admit: setattrLocked},
-	tStatfs:  {admit: statfsLocked},
-	tWalk:    {admit: admitWalkLocked, do: (*request).walk, settle: settleWalkLocked},
-	tWrite:   {admit: admitWriteLocked, do: (*request).write},
+	tAttach:   {prepare: (*request).checkAttach, admit: admitAttachLocked, do: (*request).attach, settle: settleWalkLocked},
+	tClunk:    {frees: true, admit: admitClunkLocked, do: (*request).clunk, settle: settleClunkLocked},
+	tFlush:    {},
+	tFsync:    {admit: fsyncLocked},
+	tGetattr:  {do: (*request).getattr},
+	tLopen:    {admit: admitOpenLocked, do: (*request).open, settle: settleOpenLocked},
+	tRead:     {admit: admitReadLocked, do: (*request).read},
+	tReaddir:  {admit: admitReaddirLocked, do: (*request).readdir},
+	tReadlink: {do: (*request).readlink},
+	tRemove:   {frees: true, admit: admitClunkLocked, do: (*request).remove, settle: settleClunkLocked},
+	tSetattr:  {admit: setattrLocked},
+	tStatfs:   {admit: statfsLocked},
+	tWalk:     {admit: admitWalkLocked, do: (*request).walk, settle: settleWalkLocked},
+	tWrite:    {admit: admitWriteLocked, do: (*request).write},
 
 	tAuth:     {refuse: linux.ENOENT}, // to Linux and diod: no authentication is needed
 	tGetlock:  {refuse: linux.ENOLCK},
@@ -46,7 +47,6 @@ var ops = map[msgType]*op{
 	tLock:     {refuse: linux.ENOLCK},
 	tMkdir:    {refuse: linux.EROFS},
 	tMknod:    {refuse: linux.EROFS},
-	tReadlink: {refuse: linux.EINVAL}, // nothing here is a symbolic link
 	tRename:   {refuse: linux.EROFS},
 	tRenameat: {refuse: linux.EROFS},
 	tSymlink:  {refuse: linux.EROFS},

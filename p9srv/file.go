@@ -51,6 +51,8 @@ func (r *nodeRef) qid() p9.QID {
 	switch r.Kind() {
 	case tree.Dir:
 		q.Type = p9.TypeDir
+	case tree.Link:
+		q.Type = p9.TypeSymlink
 	case tree.Static, tree.RevFile, tree.BaseFile:
 		q.Version = 1
 	}

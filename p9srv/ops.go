@@ -113,6 +113,9 @@ func (r *request) getattr() error {
 	if a.Dir {
 		mode = p9.ModeDirectory
 	}
+	if r.file.node.Kind() == tree.Link {
+		mode = p9.ModeSymlink
+	}
 	sec, nsec := uint64(a.Mtime.Unix()), uint64(a.Mtime.Nanosecond())
 	const basic = 1<<11 - 1
 	r.reply = r.longFrame(tGetattr+1, 160).u64(basic).qid(r.file.node.qid()).attr(&p9.Attr{
@@ -120,6 +123,20 @@ func (r *request) getattr() error {
 		NLink: p9.NLink(a.Nlink), Size: uint64(a.Size), BlockSize: uint64(a.Blksize), Blocks: uint64(a.Size+511) / 512,
 		ATimeSeconds: sec, ATimeNanoSeconds: nsec, MTimeSeconds: sec, MTimeNanoSeconds: nsec, CTimeSeconds: sec, CTimeNanoSeconds: nsec,
 	})
+	return nil
+}
+
+// readlink answers Treadlink.
+func (r *request) readlink() error {
+	l, ok := r.file.node.Node.(tree.Linker)
+	if !ok {
+		return linux.EINVAL
+	}
+	target, err := l.Readlink(r.ctx)
+	if err != nil {
+		return err
+	}
+	r.reply = r.longFrame(tReadlink+1, headerLen+2+len(target)).str(target)
 	return nil
 }
 

@@ -80,10 +80,13 @@ func (r *request) readdir() error {
 }
 
 func dirent(e tree.Entry, next uint64) p9.Dirent {
-	const dtDir, dtReg = 4, 8 // as in struct dirent: Linux takes them from here
+	const dtDir, dtReg, dtLink = 4, 8, 10 // as in struct dirent: Linux takes them from here
 	d := p9.Dirent{QID: p9.QID{Path: e.Ino}, Offset: next, Type: dtReg, Name: e.Name}
 	if e.Dir {
 		d.QID.Type, d.Type = p9.TypeDir, dtDir
+	}
+	if e.Link {
+		d.QID.Type, d.Type = p9.TypeSymlink, dtLink
 	}
 	return d
 }

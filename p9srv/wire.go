@@ -152,7 +152,7 @@ func (m *message) parseBody(body []byte) error {
 		if len(c.b) == 4 { // datasync: Linux sends it, others do not
 			c.u32()
 		}
-	case tClunk, tRemove, tStatfs:
+	case tClunk, tReadlink, tRemove, tStatfs:
 		m.fid = c.u32()
 	default:
 		return fmt.Errorf("message type %d has no body known here", m.typ)

@@ -386,3 +386,19 @@ func splitBlocks(off int64, size int, blksize int64) []part {
 	}
 	return parts
 }
+
+// LoadAt loads an object as of at <= head, for what is not a bigfile's. That an object is not there, or is damaged, is
+// the driver's own error; ErrIO when the database fails.
+func (c *Core) LoadAt(ctx context.Context, oid zodb.Oid, at zodb.Tid) (zodb.Record, error) {
+	if c.isFailed() {
+		return zodb.Record{}, ErrNotConn
+	}
+	ctx, done := c.within(ctx)
+	defer done()
+	rec, err := c.stor.LoadAt(ctx, oid, at)
+	if err == nil || isAnswer(err) {
+		c.noteAnswer()
+		return rec, err
+	}
+	return zodb.Record{}, c.ioError(ctx, err, "load", oid, at)
+}

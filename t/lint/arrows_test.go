@@ -32,12 +32,13 @@ var arrows = []struct {
 	{"zcore/zodb/storagetest", []string{"zcore/zodb", "t/wait"}},
 	{"zcore/zodb", []string{"zcore/zodb"}}, // drivers, btree, records: nothing above
 	{"zcore/zdata", []string{"zcore/zdata", "zcore/zodb"}},
+	{"zcore/arrays", []string{"zcore/zodb"}},
 	{"zcore/history", []string{"zcore/history", "zcore/zdata", "zcore/zodb"}},
 	{"zcore/watchproto", []string{"zcore/zodb", "zcore/zdata"}},
 	{"zcore/client", []string{"zcore/client", "zcore/watchproto", "zcore/zodb", "zcore/zdata"}},
 	{"zcore/tree/treetest/fixture", []string{"zcore/tree/treetest", "zcore/zdata", "zcore/zodb"}},
 	{"zcore/tree/treetest", []string{"zcore/zodb"}}, // light: it is carried into guests
-	{"zcore/tree", []string{"zcore/tree", "zcore", "zcore/zodb"}},
+	{"zcore/tree", []string{"zcore/tree", "zcore", "zcore/arrays", "zcore/zodb"}},
 	{"zcore", []string{"zcore/history", "zcore/watchproto", "zcore/zdata", "zcore/zodb"}},
 	{"fusesrv", []string{"fusesrv", "zcore", "zcore/tree", "zcore/zodb"}},
 	{"p9srv", []string{"p9srv", "zcore", "zcore/tree", "zcore/zodb"}},

@@ -52,7 +52,7 @@ func (d *headBigDir) ReadDir(context.Context) ([]Entry, error) {
 	d.fs.mu.Lock()
 	list := make([]Entry, 0, len(d.fs.heads))
 	for oid, f := range d.fs.heads {
-		list = append(list, Entry{oid.String(), f.ino, false})
+		list = append(list, Entry{Name: oid.String(), Ino: f.ino})
 	}
 	d.fs.mu.Unlock()
 	return sortEntries(list), nil

@@ -42,7 +42,7 @@ func (d *blksizeDir) ReadDir(context.Context) ([]Entry, error) {
 	d.fs.mu.Lock()
 	for oid, f := range d.fs.heads {
 		if f.blksize != nil {
-			list = append(list, Entry{oid.String(), f.blksize.ino, false})
+			list = append(list, Entry{Name: oid.String(), Ino: f.blksize.ino})
 		}
 	}
 	d.fs.mu.Unlock()

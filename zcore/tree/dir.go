@@ -69,7 +69,7 @@ func (fs *FS) newDir(mtime func() zodb.Tid) *dir {
 
 // add is for the time when the tree is made.
 func (d *dir) add(name string, n Node) {
-	d.names = append(d.names, Entry{name, n.ID(), n.Kind() == Dir})
+	d.names = append(d.names, Entry{Name: name, Ino: n.ID(), Dir: n.Kind() == Dir})
 	d.nodes[name] = n
 }
 

@@ -2,6 +2,7 @@ package tree
 
 import (
 	"fmt"
+	"hash/maphash"
 	"math/rand/v2"
 	"slices"
 	"strings"
@@ -10,6 +11,7 @@ import (
 	"time"
 
 	"wcfs/zcore"
+	"wcfs/zcore/arrays"
 	"wcfs/zcore/zodb"
 )
 
@@ -29,6 +31,8 @@ type Options struct {
 	// AllFails has .wcfs/health fail in EIO mode as all else does, as clients of old count on. Else it is served then too.
 	AllFails bool
 
+	Arrays bool // serve head/arrays/ and @tid/arrays/
+
 	// MoreStats adds lines to .wcfs/stats. It must not block, and always return the same names.
 	MoreStats func() []Stat
 }
@@ -39,6 +43,9 @@ type FS struct {
 	opts Options
 	t0   zodb.Tid // announced head when the tree was made; immutable
 	root *dir
+
+	catalog   *arrays.Catalog
+	arraySeed maphash.Seed // immutable
 
 	inoBase uint64        // random high bits; immutable
 	inoLast atomic.Uint64 // numbers given out so far
@@ -59,6 +66,7 @@ func New(core *zcore.Core, opts Options) *FS {
 	}
 	fs := &FS{
 		core:    core,
+		catalog: arrays.New(core), arraySeed: maphash.MakeSeed(),
 		opts:    opts,
 		t0:      core.Head(),
 		inoBase: (1 + rand.Uint64N(1<<(63-inoBits)-1)) << inoBits, // not 0: small numbers belong to fronts
@@ -100,6 +108,9 @@ func (fs *FS) layout() *dir {
 	h.add("base", fs.newVolatile(func() string { return fs.core.Base().String() }, head))
 	big := &headBigDir{dirBase{fs.newNode()}}
 	h.add("bigfile", big)
+	if fs.opts.Arrays {
+		h.add("arrays", &arrayDir{arrayNode{node: fs.newNode(), root: true}})
+	}
 	ctl.add("blksize", &blksizeDir{dirBase{fs.newNode()}, big})
 
 	root := fs.newDir(head)

@@ -21,6 +21,7 @@ type snapshot struct {
 	dir *snapDir
 	at  *snapAt // nil below /base
 	big *snapBigDir
+	arr *arrayDir // nil below /base, and if arrays are not served
 
 	refs  int                   // guard: fs.mu
 	files map[zodb.Oid]*revFile // guard: fs.mu; those with references
@@ -36,6 +37,9 @@ func (fs *FS) getSnap(key snapKey) *snapshot {
 		s.dir = &snapDir{dirBase{fs.newNode()}, s}
 		s.big = &snapBigDir{dirBase{fs.newNode()}, s}
 		if !key.base {
+			if fs.opts.Arrays {
+				s.arr = &arrayDir{arrayNode{node: fs.newNode(), snap: s, root: true}}
+			}
 			s.at = &snapAt{*fs.newStatic(key.rev.String(), fixedTid(key.rev)), s}
 		}
 		fs.snaps[key] = s
@@ -81,7 +85,7 @@ func (fs *FS) listSnaps(base bool) []Entry {
 		if !base {
 			name = "@" + name
 		}
-		list = append(list, Entry{name, s.dir.ino, true})
+		list = append(list, Entry{Name: name, Ino: s.dir.ino, Dir: true})
 	}
 	return list
 }
@@ -149,6 +153,9 @@ func (d *snapDir) Lookup(_ context.Context, name string) (Node, error) {
 	case name == "at" && d.snap.at != nil:
 		d.snap.get()
 		return d.snap.at, nil
+	case name == "arrays" && d.snap.arr != nil:
+		d.snap.get()
+		return d.snap.arr, nil
 	}
 	return nil, fmt.Errorf("lookup @%s %q: %w", d.snap.key.rev, name, ErrNotExist)
 }
@@ -157,9 +164,12 @@ func (d *snapDir) ReadDir(context.Context) ([]Entry, error) {
 	if err := d.fs.failed(); err != nil {
 		return nil, err
 	}
-	list := []Entry{{"bigfile", d.snap.big.ino, true}}
+	list := []Entry{{Name: "bigfile", Ino: d.snap.big.ino, Dir: true}}
 	if d.snap.at != nil {
-		list = append(list, Entry{"at", d.snap.at.ino, false})
+		list = append(list, Entry{Name: "at", Ino: d.snap.at.ino})
+	}
+	if d.snap.arr != nil {
+		list = append(list, Entry{Name: "arrays", Ino: d.snap.arr.ino, Dir: true})
 	}
 	return sortEntries(list), nil
 }
@@ -227,7 +237,7 @@ func (d *snapBigDir) ReadDir(context.Context) ([]Entry, error) {
 	d.fs.mu.Lock()
 	list := make([]Entry, 0, len(d.snap.files))
 	for oid, f := range d.snap.files {
-		list = append(list, Entry{oid.String(), f.ino, false})
+		list = append(list, Entry{Name: oid.String(), Ino: f.ino})
 	}
 	d.fs.mu.Unlock()
 	return sortEntries(list), nil

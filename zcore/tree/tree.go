@@ -30,12 +30,14 @@ const (
 	HeadFile             // head/bigfile/<oid>: cached, explicitly invalidated
 	RevFile              // @tid/bigfile/<oid>: immutable
 	BaseFile             // base/tid/bigfile/<oid>: immutable bytes, reads may wait for base watches
+	Link                 // symbolic link: a Linker
 )
 
 // Attr is what stat shows.
 type Attr struct {
 	Ino     uint64
 	Dir     bool
+	Link    bool
 	Perm    uint32 // permission bits
 	Size    int64  // bytes
 	Blksize int64  // preferred I/O size: a bigfile's blksize, else 4096
@@ -43,6 +45,8 @@ type Attr struct {
 	Mtime   time.Time
 	// Rev is the tid the content is as of, for immutable files and snapshot directories; else 0.
 	Rev zodb.Tid
+	// Fleeting says that a name that leads to the node may lead to another one, or nowhere, after the next commit.
+	Fleeting bool
 }
 
 // Entry is one name in a directory.
@@ -50,6 +54,7 @@ type Entry struct {
 	Name string
 	Ino  uint64
 	Dir  bool
+	Link bool
 }
 
 // Caller is who opens or reads: what the front knows about the client.
@@ -77,6 +82,12 @@ type Node interface {
 	Open(ctx context.Context, who Caller, write bool) (Handle, error)
 	// Release gives one reference back.
 	Release()
+}
+
+// Linker is a node of kind Link.
+type Linker interface {
+	// Readlink returns the target. It never waits for pins or for page cache work.
+	Readlink(ctx context.Context) (string, error)
 }
 
 // Handle is an open file.

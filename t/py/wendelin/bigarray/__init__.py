@@ -1,0 +1,1 @@
+"""See array_zodb."""
