@@ -29,7 +29,7 @@ func TestDebuggerAndDisplay(t *testing.T) {
 	defer os.RemoveAll(dir)
 	screen, port := filepath.Join(dir, "s"), fmt.Sprintf("127.0.0.1:%d", wait.Port(t))
 	m, err := qemu.Start(t.Context(), qemu.Spec{
-		Kernel: qemutest.Kernel(t, "6.12"), GDB: "tcp:" + port, Display: "vnc=unix:" + screen, Timeout: time.Minute,
+		Kernel: qemutest.Kernel(t, "6.12"), GDB: "tcp:" + port, Display: "vnc=unix:" + screen, Timeout: wait.Patience,
 		// a screen full of spaces in reverse video
 		Program: []string{"/bin/sh", "-c", `printf '\033[?25l\033[7m%2100s' '' >/dev/tty0; echo shown; sleep 1000`}, Env: []string{"PATH=/bin"},
 	})

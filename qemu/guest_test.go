@@ -34,7 +34,7 @@ func TestSmallGuest(t *testing.T) {
 		Env:     []string{"PATH=/bin", "A=b  c"},
 		Files:   []qemu.File{{Path: "/data/f", Data: []byte("from the host\n"), Mode: 0o644}},
 		Stdin:   bytes.NewReader(all),
-		Timeout: time.Minute,
+		Timeout: wait.Patience,
 	})
 	out := string(res.Output)
 	rel, rest, _ := strings.Cut(out, "\n")
@@ -55,7 +55,7 @@ func TestPanic(t *testing.T) {
 	_, err := qemu.Run(t.Context(), qemu.Spec{
 		Kernel:  qemutest.Kernel(t, "6.1"),
 		Program: []string{"/bin/sh", "-c", "echo c >/proc/sysrq-trigger; sleep 1000"},
-		Timeout: time.Minute,
+		Timeout: wait.Patience,
 	})
 	if !errors.Is(err, qemu.ErrPanic) || !strings.Contains(err.Error(), "sysrq triggered crash") {
 		t.Errorf("%v", err)

@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"wcfs/qemu/qemutest"
+	"wcfs/t/wait"
 )
 
 // TestInteractive: `wcfs run -- bash` at a terminal: its size, also when it changes, Ctrl-C, job
@@ -99,7 +100,7 @@ func TestInterrupt(t *testing.T) {
 // waitFor waits for the end of a `wcfs run` that was told to end.
 func waitFor(t *testing.T, cmd *exec.Cmd, out *syncBuffer) error {
 	t.Helper()
-	late := time.AfterFunc(time.Minute, func() {
+	late := time.AfterFunc(wait.Patience, func() {
 		t.Errorf("does not end; it said %q", out.text())
 		_ = cmd.Process.Signal(syscall.SIGQUIT) // ends the guest too
 	})

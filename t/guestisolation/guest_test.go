@@ -12,6 +12,7 @@ import (
 
 	"wcfs/qemu"
 	"wcfs/qemu/qemutest"
+	"wcfs/t/wait"
 )
 
 // transport is how a guest reaches the server.
@@ -64,7 +65,7 @@ func boot(t *testing.T, s *server, sp spec) *guest {
 			{Tag: "log", Dir: s.w.logDir(), Mount: "/log", ReadOnly: true},
 			{Tag: "tools", Dir: built, Mount: "/tools", ReadOnly: true, Cache: "loose"},
 		},
-		Timeout: 15 * time.Minute, BootTimeout: 2 * time.Minute,
+		Timeout: 15 * time.Minute, BootTimeout: wait.Patience,
 	}
 	g.mount = "trans=tcp,version=9p2000.L,cache=none,access=any,msize=1044504,uname=" + sp.name
 	switch {

@@ -13,6 +13,7 @@ import (
 	"wcfs/qemu"
 	"wcfs/qemu/qemutest"
 	"wcfs/t/guestmount/plan"
+	"wcfs/t/wait"
 )
 
 const commits = 50
@@ -68,7 +69,7 @@ func testGuest(t *testing.T, kernel string) {
 		},
 		Mounts:  []qemu.Mount{tcpMount(stay.addr, tcpStay), tcpMount(liveServer.addr, tcpLive)},
 		Stdout:  outWriter,
-		Timeout: 4 * time.Minute, BootTimeout: time.Minute,
+		Timeout: 3 * wait.Patience, BootTimeout: wait.Patience,
 	})
 	outWriter.Close()
 	got := <-results
