@@ -24,9 +24,9 @@ import (
 // benchCmd is `wcfs bench TARGET PATH`: how fast a bigfile of the user's own is read.
 type benchCmd struct {
 	targetArgs
-	Size    int64         `default:"1024" placeholder:"MIB" help:"Read at most this much from the beginning of the file."`
+	Size    int64         `type:"mib" default:"1024" placeholder:"MIB" help:"Read at most this much from the beginning of the file."`
 	For     time.Duration `default:"5s" help:"How long to read at random, and while commits arrive."`
-	Readers int           `default:"8" help:"How many readers many are."`
+	Readers int           `type:"count" default:"8" help:"How many readers many are."`
 	Warm    bool          `help:"Leave what the page cache of the mount holds; by default it is dropped before each row."`
 
 	file  readAtCloser
@@ -58,9 +58,6 @@ const (
 
 // Run measures and prints a table.
 func (c *benchCmd) Run(p *program) error {
-	if c.Size <= 0 || c.Readers <= 0 || c.For <= 0 {
-		return usagef("--size, --readers and --for must be positive")
-	}
 	t, err := c.openTarget(p)
 	if err != nil {
 		return err

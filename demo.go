@@ -25,7 +25,7 @@ import (
 // demoCmd is `wcfs demo`.
 type demoCmd struct {
 	Stay    bool          `help:"Go on until Ctrl-C."`
-	Commits int           `default:"10" help:"How many commits to show."`
+	Commits int           `type:"count" default:"10" help:"How many commits to show."`
 	Every   time.Duration `default:"1s" help:"Time between commits."`
 }
 
@@ -106,7 +106,7 @@ func (d *demo) start() error {
 	if d.old, err = tx.Commit(); err != nil {
 		return err
 	}
-	serve := serveCmd{ZURL: fileURL(path), Mount: mnt, PinTimeout: defaultPinTimeout, usedHere: true}
+	serve := serveCmd{ZURL: fileURL(path), Mount: mnt, usedHere: true}
 	serve.P9.Addr = []string{"unix:" + sock}
 	if d.srv, err = serve.start(d.p); err != nil {
 		return err

@@ -6,9 +6,10 @@ import (
 	"fmt"
 	"io"
 	"strings"
-	"time"
 
 	"github.com/alecthomas/kong"
+
+	"wcfs/zcore"
 )
 
 const dropInUsage = `Usage: wcfs [options] ZURL MNT      serve the database ZURL at the directory MNT
@@ -32,7 +33,7 @@ func printUsage(w io.Writer, parser *kong.Kong, options *flag.FlagSet) {
 // the glog library, which are accepted; logs go to stderr whatever they say.
 func (p *program) dropIn(parser *kong.Kong, args []string) error {
 	var (
-		s       = serveCmd{PinTimeout: defaultPinTimeout, Retention: defaultRetention, OnFileChange: changeEndsAll, dropIn: true}
+		s       = serveCmd{PinTimeout: zcore.DefaultPinTimeout, OnFileChange: changeEndsAll, dropIn: true}
 		fs      = flag.NewFlagSet("wcfs", flag.ContinueOnError)
 		verbose int
 		ignored struct {
@@ -44,7 +45,7 @@ func (p *program) dropIn(parser *kong.Kong, args []string) error {
 	fs.Usage = func() {}
 	fs.BoolVar(&s.Debug, "debug", false, "serve .wcfs/debug/zhead, a stream of the transactions processed")
 	fs.BoolVar(&s.Autoexit, "autoexit", false, "exit when nothing has been open for a minute")
-	fs.DurationVar(&s.PinTimeout, "pintimeout", s.PinTimeout, "kill clients that do not acknowledge a pin within this `DURATION`")
+	fs.Var(durationFlag{&s.PinTimeout}, "pintimeout", "kill clients that do not acknowledge a pin within this `DURATION`")
 	fs.StringVar(&s.OnFileChange, "on-file-change", s.OnFileChange, "`WHAT` fails when a bigfile is deleted or its block size, table or state is replaced: file or mount")
 	fs.IntVar(&verbose, "v", 0, "log `LEVEL`; more than 0 logs more")
 	fs.BoolVar(&ignored.b, "logtostderr", true, "accepted: logs always go to stderr")
@@ -75,11 +76,6 @@ func (p *program) dropIn(parser *kong.Kong, args []string) error {
 	p.newLogger(verbose > 0)
 	return s.serve(p)
 }
-
-const (
-	defaultPinTimeout = 30 * time.Second
-	defaultRetention  = time.Minute
-)
 
 // wrongUse says what is wrong with the arguments, and what they should be.
 func wrongUse(format string, args ...any) error {

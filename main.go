@@ -85,9 +85,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		return p.report(err)
 	}
 	var c cli
-	parser, err := kong.New(&c, kong.Name("wcfs"), kong.Writers(stdout, stderr), kong.Resolvers(set),
-		kong.Description("File server for the bigfiles of a ZODB database."),
-		kong.UsageOnError(), kong.ConfigureHelp(kong.HelpOptions{Compact: true}))
+	parser, err := newParser(&c, stdout, stderr, set)
 	if err != nil {
 		return p.report(err)
 	}
@@ -104,6 +102,14 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	p.verbose = c.Verbose
 	p.newLogger(c.Verbose > 0)
 	return p.report(kctx.Run(p, parser, set))
+}
+
+// newParser makes the parser of the form with subcommands.
+func newParser(c *cli, stdout, stderr io.Writer, set *settings) (*kong.Kong, error) {
+	options := append(mappers(), defaults(), kong.Name("wcfs"), kong.Writers(stdout, stderr), kong.Resolvers(set),
+		kong.Description("File server for the bigfiles of a ZODB database."),
+		kong.UsageOnError(), kong.ConfigureHelp(kong.HelpOptions{Compact: true}))
+	return kong.New(c, options...)
 }
 
 func isSubcommand(parser *kong.Kong, name string) bool {

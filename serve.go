@@ -22,9 +22,9 @@ type serveCmd struct {
 	Mount      string        `name:"mount" placeholder:"DIR" help:"Serve over FUSE at this empty directory."`
 	Debug      bool          `help:"Serve .wcfs/debug/zhead, a stream of the transactions processed."`
 	Autoexit   bool          `help:"Exit when no file of the mount has been open for a minute."`
-	PinTimeout time.Duration `name:"pintimeout" default:"30s" help:"Kill clients that do not acknowledge a pin within this time."`
-	Retention  time.Duration `name:"retention" default:"1m" help:"How far back from head a watch may begin, also at tids from before the server's start."`
-	ReadAhead  int           `name:"read-ahead-kb" placeholder:"KB" help:"Raise the kernel's read-ahead for the mount; 1024 is good for sequential readers."`
+	PinTimeout time.Duration `name:"pintimeout" default:"${pintimeout}" help:"Kill clients that do not acknowledge a pin within this time."`
+	Retention  time.Duration `name:"retention" default:"${retention}" help:"How far back from head a watch may begin, also at tids from before the server's start."`
+	ReadAhead  int           `name:"read-ahead-kb" type:"kib" placeholder:"KB" help:"Raise the kernel's read-ahead for the mount; 1024 is good for sequential readers."`
 
 	OnFileChange string `name:"on-file-change" enum:"file,mount" default:"file" help:"What fails when a bigfile being served is deleted, or its block size, table or state is replaced: this file, or the mount for all."`
 
@@ -49,28 +49,13 @@ type serveCmd struct {
 	usedHere bool // this process itself reads the mount, as the demo does
 }
 
-// boundOptions bound what one client may have of the server; 0 is the default.
+// boundOptions bound what one client may have of the server.
 type boundOptions struct {
-	PinWindow  int `name:"pin-window" default:"256" help:"Pins sent to a client that it has not acknowledged yet; others wait for these."`
-	MaxLinks   int `name:"max-watch-links" default:"1024" help:"Watch links that one process, or one guest, may have open."`
-	MaxWaiting int `name:"max-watch-requests" default:"4096" help:"Watch requests that one process, or one guest, may have under way."`
-	HistoryMB  int `name:"max-history-mb" default:"256" help:"Memory for the commits since the oldest watch, MiB. The oldest watches end when they need more."`
-	MaxBases   int `name:"max-bases" default:"16384" help:"Files under bases that may be read by one guest, or through the mount."`
-}
-
-func (b *boundOptions) check() error {
-	for _, n := range []struct {
-		name string
-		v    int
-	}{
-		{"pin-window", b.PinWindow}, {"max-watch-links", b.MaxLinks},
-		{"max-watch-requests", b.MaxWaiting}, {"max-history-mb", b.HistoryMB}, {"max-bases", b.MaxBases},
-	} {
-		if n.v < 0 {
-			return usagef("--%s must not be negative", n.name)
-		}
-	}
-	return nil
+	PinWindow  int `name:"pin-window" type:"count" default:"${pin_window}" help:"Pins sent to a client that it has not acknowledged yet; others wait for these."`
+	MaxLinks   int `name:"max-watch-links" type:"count" default:"${max_links}" help:"Watch links that one process, or one guest, may have open."`
+	MaxWaiting int `name:"max-watch-requests" type:"count" default:"${max_waiting}" help:"Watch requests that one process, or one guest, may have under way."`
+	HistoryMB  int `name:"max-history-mb" type:"mib" default:"${history_mib}" help:"Memory for the commits since the oldest watch, MiB. The oldest watches end when they need more."`
+	MaxBases   int `name:"max-bases" type:"count" default:"${max_bases}" help:"Files under bases that may be read by one guest, or through the mount."`
 }
 
 // The values of --on-file-change.
@@ -100,18 +85,6 @@ func (c *serveCmd) Run(p *program, k *kong.Context, set *settings) error {
 func (c *serveCmd) serve(p *program) error {
 	if c.Mount == "" && len(c.P9.Addr) == 0 {
 		return usagef("nothing to serve at: give --mount DIR or --9p ADDR")
-	}
-	if c.PinTimeout <= 0 {
-		return usagef("--pintimeout %v: must be more than 0", c.PinTimeout)
-	}
-	if c.Retention <= 0 {
-		return usagef("--retention %v: must be more than 0", c.Retention)
-	}
-	if c.ReadAhead < 0 {
-		return usagef("--read-ahead-kb must not be negative")
-	}
-	if err := c.boundOptions.check(); err != nil {
-		return err
 	}
 	if err := c.checkTLS(); err != nil {
 		return err

@@ -121,7 +121,7 @@ func (s *settings) print(p *program, ctx *kong.Context, zurl string) error {
 			continue
 		}
 		value := tomlValue(flag.Target.Interface())
-		if value == `""` || value == "[]" {
+		if value == `""` || value == "[]" || value == "0" { // numbers are more than 0 if they are given
 			fmt.Fprintf(&b, "# %s is not set\n", flag.Name)
 			continue
 		}

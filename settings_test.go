@@ -35,7 +35,7 @@ func configFile(t *testing.T, text string) string {
 func TestPrecedence(t *testing.T) {
 	for _, o := range []struct{ name, cli, env, file, def, inFile string }{
 		{"pintimeout", "1s", "2s", "3s", `"30s"`, `"3s"`},
-		{"read-ahead-kb", "1", "2", "3", "0", "3"},
+		{"read-ahead-kb", "1", "2", "3", "", "3"},
 		{"debug", "true", "true", "true", "false", "true"},
 		{"on-file-change", "mount", "mount", "mount", `"file"`, `"mount"`},
 		{"9p", "unix:/1", "unix:/2", "unix:/3", "", `["unix:/3"]`},

@@ -20,9 +20,9 @@ import (
 
 // storageOptions are the options that every subcommand has which opens a database.
 type storageOptions struct {
-	Timeout      time.Duration `name:"storage-timeout" default:"30s" help:"How long a read waits for a database server that does not answer before it fails."`
+	Timeout      time.Duration `name:"storage-timeout" default:"${storage_timeout}" help:"How long a read waits for a database server that does not answer before it fails."`
 	PasswordFile string        `name:"storage-password-file" placeholder:"FILE" help:"File whose first line is the password of the database."`
-	Poll         time.Duration `name:"storage-poll" default:"20ms" help:"How often a SQL database, or a NEO cluster that backs up another, is asked for commits."`
+	Poll         time.Duration `name:"storage-poll" default:"${storage_poll}" help:"How often a SQL database, or a NEO cluster that backs up another, is asked for commits."`
 }
 
 // opener opens a database of one scheme.

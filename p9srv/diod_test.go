@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -39,7 +40,7 @@ func TestDiod(t *testing.T) {
 	var err error
 	eventually(t, "diod answers", func() bool {
 		c, err = NewClient(t.Context(), "unix:"+sock, dir, DialOptions{Msize: 64 << 10})
-		return err == nil || !errors.Is(err, os.ErrNotExist) && !errors.Is(err, linux.ECONNREFUSED)
+		return err == nil || !errors.Is(err, os.ErrNotExist) && !errors.Is(err, syscall.ECONNREFUSED)
 	})
 	if err != nil {
 		t.Fatal(err)

@@ -17,11 +17,11 @@ import (
 
 // RunOptions are the options of `wcfs run`, in the form kong reads.
 type RunOptions struct {
-	Kernel   string        `placeholder:"FILE|DIR|VERSION" help:"Kernel: a bzImage, a build tree, \"host\", or a version like 6.12, which is fetched as a Debian package once and cached. Default: the host's if /boot has it, else Debian's current one."`
+	Kernel   string        `placeholder:"FILE|DIR|VERSION" help:"Kernel: a bzImage, a build tree, \"host\", or a version like 6.12 or v6.12, which is fetched as a Debian package once and cached. Default: the host's if /boot has it, else Debian's current one."`
 	NineP    string        `name:"9p" placeholder:"ADDR" help:"Mount the server at unix:PATH or tcp:127.0.0.1:PORT on /wcfs (cache=none), and on /wcfs-snap for snapshots (cache=loose)."`
 	RO       bool          `name:"ro" help:"Make the guest's root read-only. Otherwise what is written to it is kept in memory and vanishes with the guest."`
 	RW       []string      `name:"rw" sep:"none" placeholder:"DIR" help:"Let the guest write to this folder of the host. May be repeated."`
-	Scratch  string        `placeholder:"SIZE" help:"How much the guest may write to its root, as 512M or 50%. Default: half of its memory."`
+	Scratch  string        `placeholder:"SIZE" help:"How much the guest may write to its root, as 512M or 50%, in MiB without a unit. Default: half of its memory."`
 	User     string        `placeholder:"NAME" help:"Run the program as this user of the host; default: root."`
 	Env      []string      `sep:"none" placeholder:"NAME[=VALUE]" help:"Pass on a variable, or all of them for *. PATH, HOME, TERM and LANG are always passed on. May be repeated."`
 	NoNet    bool          `help:"Give the guest no network."`
@@ -29,10 +29,10 @@ type RunOptions struct {
 	QEMUOpts []string      `name:"qemu-args" short:"o" sep:"none" placeholder:"ARGS" help:"More arguments for QEMU, split at spaces. May be repeated."`
 	DryRun   bool          `help:"Print QEMU's command line and start nothing."`
 	Share    []string      `sep:"none" placeholder:"TAG=DIR" help:"Make DIR writable in the guest, under the same path, by a virtio 9p device with mount tag TAG. May be repeated."`
-	Mem      int           `default:"1024" placeholder:"MIB" help:"Memory in MiB."`
-	SMP      int           `name:"smp" default:"0" placeholder:"N" help:"Processors; 0: two under KVM, one where emulated."`
+	Mem      int           `type:"mib" default:"1024" placeholder:"MIB" help:"Memory, in MiB without a unit, or as 2G."`
+	SMP      int           `name:"smp" type:"count" placeholder:"N" help:"Processors. Default: two under KVM, one where emulated."`
 	Accel    string        `default:"auto" enum:"auto,kvm,tcg" help:"kvm, tcg (emulation), or auto: KVM if a guest really runs under it."`
-	Timeout  time.Duration `default:"0" help:"End the guest when the program runs longer; 0: never."`
+	Timeout  time.Duration `placeholder:"TIME" help:"End the guest when the program runs longer, in seconds without a unit. Default: never."`
 	Graphics bool          `help:"Open a window with the guest's screen."`
 	Display  string        `placeholder:"DISPLAY" help:"Show the guest's screen as QEMU's -display takes it, for example vnc=127.0.0.1:0 or vnc=unix:PATH."`
 	GDB      string        `name:"gdb" placeholder:"ADDR" help:"Wait for gdb at ADDR, as QEMU's -gdb takes it, for example tcp:127.0.0.1:1234."`
@@ -148,7 +148,7 @@ func handleSignals(m *Machine, signals <-chan os.Signal, stdout *os.File, cancel
 
 // spec turns options into what is to be booted.
 func (o *RunOptions) spec(ctx context.Context, stderr *os.File) (Spec, error) {
-	s := Spec{HostRoot: true, ReadOnly: o.RO, Scratch: o.Scratch, Net: NetIfSo, Memory: o.Mem, CPUs: o.SMP, Append: o.Append,
+	s := Spec{HostRoot: true, ReadOnly: o.RO, Scratch: tmpfsSize(o.Scratch), Net: NetIfSo, Memory: o.Mem, CPUs: o.SMP, Append: o.Append,
 		GDB: o.GDB, Display: o.Display, Timeout: o.Timeout, QEMU: o.QEMU}
 	for _, args := range o.QEMUOpts {
 		s.QEMUArgs = append(s.QEMUArgs, strings.Fields(args)...)
@@ -197,6 +197,15 @@ func (o *RunOptions) spec(ctx context.Context, stderr *os.File) (Spec, error) {
 		say("the guest waits for gdb at %s: gdb vmlinux -ex 'target remote %s'", o.GDB, strings.TrimPrefix(o.GDB, "tcp:"))
 	}
 	return s, err
+}
+
+// tmpfsSize makes a size one that tmpfs takes: it knows no units of two letters, and without one takes bytes.
+func tmpfsSize(s string) string {
+	short := strings.TrimSuffix(strings.TrimSuffix(strings.ToLower(s), "b"), "i")
+	if short != "" && strings.Trim(short, "0123456789") == "" {
+		return short + "m"
+	}
+	return short
 }
 
 // sayTo writes lines for somebody who watches: none where stderr is no terminal.

@@ -55,8 +55,8 @@ func FindKernel(ctx context.Context, name, cache string, progress Progress) (Ker
 		return debianKernel(ctx, "", cache, progress)
 	case name == "host":
 		return hostKernel()
-	case isVersion(name):
-		return debianKernel(ctx, name, cache, progress)
+	case isVersion(strings.TrimPrefix(name, "v")):
+		return debianKernel(ctx, strings.TrimPrefix(name, "v"), cache, progress)
 	}
 	st, err := os.Stat(name)
 	if err != nil {

@@ -2,8 +2,21 @@ package zcore
 
 import (
 	"fmt"
+	"time"
 
+	"wcfs/zcore/history"
 	"wcfs/zcore/zodb"
+)
+
+// Defaults of options.
+const (
+	DefaultPinTimeout = 30 * time.Second
+	DefaultRetention  = history.DefaultRetention
+	DefaultPinWindow  = 256
+	DefaultMaxLinks   = 1024
+	DefaultMaxWaiting = 4096
+	DefaultMaxBases   = 16384
+	DefaultListBytes  = 256 << 20
 )
 
 // bounds sets the defaults of what bounds the state of clients.
@@ -12,7 +25,8 @@ func (o *Options) bounds() {
 		v   *int
 		def int
 	}{
-		{&o.PinWindow, 256}, {&o.MaxLinks, 1024}, {&o.MaxWaiting, 4096}, {&o.MaxBases, 16384}, {&o.ListBytes, 256 << 20},
+		{&o.PinWindow, DefaultPinWindow}, {&o.MaxLinks, DefaultMaxLinks}, {&o.MaxWaiting, DefaultMaxWaiting},
+		{&o.MaxBases, DefaultMaxBases}, {&o.ListBytes, DefaultListBytes},
 	} {
 		if *b.v == 0 {
 			*b.v = b.def

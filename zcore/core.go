@@ -37,16 +37,16 @@ import (
 
 // Options of a Core; the zero value of each field means its default.
 type Options struct {
-	PinTimeout time.Duration // a pin must be acknowledged within this; default 30 s
+	PinTimeout time.Duration // a pin must be acknowledged within this; default DefaultPinTimeout
 	Grace      time.Duration // quiet time after the last answered READ of a block before it is invalidated; default 5 ms
-	Retention  time.Duration // how long commits are remembered, and how far before the start watches may begin; default 1 minute
+	Retention  time.Duration // how long commits are remembered, and how far before the start watches may begin; default DefaultRetention
 	NodeBytes  int           // bound of the cache of BTree nodes; default 64 MiB
 	BlockBytes int           // bound of the cache of recently used blocks; default 64 MiB
-	ListBytes  int           // bound of what watches keep of the list of commits; default 256 MiB
-	PinWindow  int           // pins of a link sent and not acknowledged; default 256
-	MaxLinks   int           // watch links of a process, or of a guest; default 1024
-	MaxWaiting int           // watch requests under way of a process, or of a guest; default 4096
-	MaxBases   int           // files under bases read by a guest, or through the mount; default 16384
+	ListBytes  int           // bound of what watches keep of the list of commits; default DefaultListBytes
+	PinWindow  int           // pins of a link sent and not acknowledged; default DefaultPinWindow
+	MaxLinks   int           // watch links of a process, or of a guest; default DefaultMaxLinks
+	MaxWaiting int           // watch requests under way of a process, or of a guest; default DefaultMaxWaiting
+	MaxBases   int           // files under bases read by a guest, or through the mount; default DefaultMaxBases
 	Log        *slog.Logger  // default slog.Default()
 
 	// FileChangeEndsAll has EIO mode follow when a bigfile that was looked up is deleted, or its block size, table or
@@ -114,7 +114,7 @@ func New(ctx context.Context, stor zodb.Storage, opts Options) (*Core, error) {
 		return nil, err
 	}
 	if opts.PinTimeout == 0 {
-		opts.PinTimeout = 30 * time.Second
+		opts.PinTimeout = DefaultPinTimeout
 	}
 	if opts.Grace == 0 {
 		opts.Grace = 5 * time.Millisecond

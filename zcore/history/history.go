@@ -33,9 +33,12 @@ import (
 	"wcfs/zcore/zodb/btree"
 )
 
+// DefaultRetention is how long commits are remembered where nothing else is asked for.
+const DefaultRetention = time.Minute
+
 // Options of a Tail; zero values mean the defaults.
 type Options struct {
-	Retention  time.Duration    // how long commits are remembered at least, and how far before T0 watches may begin; default 1 minute
+	Retention  time.Duration    // how long commits are remembered at least, and how far before T0 watches may begin; default DefaultRetention
 	NodeBytes  int              // bound of the node cache; default 64 MiB
 	BlockBytes int              // bound of the cache of recently used blocks; default 64 MiB
 	ListBytes  int              // bound of what holds keep of the list of commits, see Overfull; default 256 MiB
@@ -96,7 +99,7 @@ type Hold struct {
 // New starts a history at t0, the head of the database when the server started.
 func New(stor zodb.Storage, t0 zodb.Tid, opts Options) *Tail {
 	if opts.Retention == 0 {
-		opts.Retention = time.Minute
+		opts.Retention = DefaultRetention
 	}
 	if opts.NodeBytes == 0 {
 		opts.NodeBytes = 64 << 20

@@ -53,6 +53,12 @@ import (
 	"time"
 )
 
+// Defaults of what the drivers of database servers have in common.
+const (
+	DefaultTimeout = 30 * time.Second      // how long an operation waits for a server
+	DefaultPoll    = 20 * time.Millisecond // how often a server that does not tell of commits is asked
+)
+
 // Tid is the id of a transaction, and so a moment in the life of a database. Printed as 16 hex digits.
 type Tid uint64
 

@@ -40,7 +40,7 @@ import (
 
 // Options are limits and habits of a Storage; the zero value of each field means its default.
 type Options struct {
-	// Timeout bounds how long one operation waits for the cluster, fail-over included. Default 30 s.
+	// Timeout bounds how long one operation waits for the cluster, fail-over included. Default zodb.DefaultTimeout.
 	Timeout time.Duration
 
 	// Window is the number of objects asked for at once of one storage, fewer where they are large. Default 32.
@@ -57,7 +57,7 @@ type Options struct {
 	// MaxGap is the number of transactions up to which what was missed is found out. Default 100000.
 	MaxGap int
 
-	// Poll is how often a cluster that backs up another one is asked for commits. Default 20 ms.
+	// Poll is how often a cluster that backs up another one is asked for commits. Default zodb.DefaultPoll.
 	Poll time.Duration
 
 	// GivenOnly is for masters behind proxies: only those of the URL are tried, not those that the cluster tells of.
@@ -76,8 +76,8 @@ func (o Options) withDefaults() Options {
 			*v = d
 		}
 	}
-	def(&o.Timeout, 30*time.Second)
-	def(&o.Poll, 20*time.Millisecond)
+	def(&o.Timeout, zodb.DefaultTimeout)
+	def(&o.Poll, zodb.DefaultPoll)
 	def(&o.MinBackoff, 10*time.Millisecond)
 	def(&o.MaxBackoff, time.Second)
 	for _, n := range []struct {

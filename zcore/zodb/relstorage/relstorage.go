@@ -64,10 +64,10 @@ import (
 // Options of a Storage; the zero value of each field means its default.
 type Options struct {
 	// Timeout bounds how long an operation waits for the database, reconnects included, before it
-	// fails. Default 30 s.
+	// fails. Default zodb.DefaultTimeout.
 	Timeout time.Duration
 
-	// Poll is how often Follow looks for commits. Default 20 ms.
+	// Poll is how often Follow looks for commits. Default zodb.DefaultPoll.
 	Poll time.Duration
 
 	// Conns is how many loads may run at once, each over a connection of its own. Default 8.
@@ -83,10 +83,10 @@ type Options struct {
 
 func (o Options) withDefaults() Options {
 	if o.Timeout <= 0 {
-		o.Timeout = 30 * time.Second
+		o.Timeout = zodb.DefaultTimeout
 	}
 	if o.Poll <= 0 {
-		o.Poll = 20 * time.Millisecond
+		o.Poll = zodb.DefaultPoll
 	}
 	if o.Conns <= 0 {
 		o.Conns = 8

@@ -39,7 +39,7 @@ import (
 
 // Options are limits and habits of a Storage; the zero value of each field means its default.
 type Options struct {
-	// Timeout bounds how long one operation waits for the server, reconnects included. Default 30 s.
+	// Timeout bounds how long one operation waits for the server, reconnects included. Default zodb.DefaultTimeout.
 	Timeout time.Duration
 
 	// Window is the number of loads on the wire at once, fewer where they are large; more wait for their
@@ -67,7 +67,7 @@ func (o Options) withDefaults() Options {
 			*v = d
 		}
 	}
-	def(&o.Timeout, 30*time.Second)
+	def(&o.Timeout, zodb.DefaultTimeout)
 	def(&o.MinBackoff, 10*time.Millisecond)
 	def(&o.MaxBackoff, time.Second)
 	if o.Window <= 0 {
