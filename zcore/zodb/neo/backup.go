@@ -64,7 +64,7 @@ func (x *session) current(ctx context.Context) (zodb.Tid, error) {
 	return last, nil
 }
 
-// reachable is how long a storage may take to be connected to, for it to be asked whether it has a tid.
+// reachable is how long a storage may take to answer whether it has a tid. One that hangs is not waited for.
 const reachable = time.Second
 
 // fetched waits until no storage says that it does not have all up to tid.
@@ -72,21 +72,24 @@ func (x *session) fetched(ctx context.Context, tid zodb.Tid) error {
 	g, ctx := errgroup.WithContext(ctx)
 	for _, node := range x.readers() {
 		g.Go(func() error {
-			dctx, cancel := context.WithTimeout(ctx, reachable)
-			defer cancel()
-			c, err := x.storage(dctx, node)
-			for pause := time.Millisecond; err == nil; pause = min(2*pause, 50*time.Millisecond) {
-				_, err = c.ask(ctx, &askTransaction{tid})
-				if !isBehind(err) {
-					break
-				}
+			for pause := time.Millisecond; x.behind(ctx, node, tid); pause = min(2*pause, 50*time.Millisecond) {
 				sleep(ctx, pause)
-				err = ctx.Err()
 			}
 			return context.Cause(ctx) // what else is wrong is found out by who reads from there
 		})
 	}
 	return g.Wait()
+}
+
+// behind tells whether a storage says that it does not have all up to tid.
+func (x *session) behind(ctx context.Context, node int32, tid zodb.Tid) bool {
+	ctx, cancel := context.WithTimeout(ctx, reachable)
+	defer cancel()
+	c, err := x.storage(ctx, node)
+	if err == nil {
+		_, err = c.ask(ctx, &askTransaction{tid})
+	}
+	return isBehind(err)
 }
 
 // isBehind tells whether a storage answers that it has not fetched a transaction yet, rather than that there is none.

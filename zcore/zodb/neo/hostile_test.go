@@ -298,6 +298,39 @@ func TestStoragesRefuse(t *testing.T) {
 	})
 }
 
+// A storage that hangs is not waited for where another has the same, also when the master is connected to anew.
+func TestHangingStorage(t *testing.T) {
+	fakes(t, func(t *testing.T, f *fake) {
+		t0 := f.store(map[zodb.Oid][]byte{1: text("a")})
+		s := f.open(func(o *Options) { o.Timeout = 15 * time.Second })
+		gate := make(chan struct{})
+		defer close(gate)
+		f.hook = func(n *fakeNode, _ *fakeConn, m message) message {
+			if n.id == 1 {
+				<-gate
+			}
+			return nil
+		}
+		start := time.Now()
+		done := make(chan []zodb.Commit)
+		go func() { done <- reported(t, s, t0, 2) }()
+		t1 := f.commit(map[zodb.Oid][]byte{1: text("b")})
+		for range 8 {
+			if _, err := s.LoadAt(context.Background(), 1, t0); err != nil {
+				t.Fatal(err)
+			}
+		}
+		f.cut()
+		t2 := f.store(map[zodb.Oid][]byte{1: text("c")})
+		wantCommits(t, <-done, zodb.Commit{Tid: t1, Oids: []zodb.Oid{1}}, zodb.Commit{Tid: t2, Oids: []zodb.Oid{1}})
+		if took := time.Since(start); took > 30*time.Second {
+			t.Errorf("that took %v", took)
+		} else {
+			t.Logf("that took %v", took)
+		}
+	})
+}
+
 // The master breaks the protocol in all ways: the connection is made anew, reads succeed, no commit is missed.
 func TestHostileMaster(t *testing.T) {
 	fakes(t, func(t *testing.T, f *fake) {

@@ -69,20 +69,19 @@ func kindOfLoad(t *testing.T, g generation, answer func(c *fakeConn, id uint32),
 		}
 		return q.oid == 1
 	}
-	s := f.open(func(o *Options) { o.Timeout, o.MaxMessage = time.Second, 1<<20 })
+	s := f.open(func(o *Options) { o.Timeout, o.MaxMessage = time.Minute, 1<<20 })
+	if is == ErrTimeout {
+		s.opt.Timeout = time.Second // of loads
+	}
 	for op, load := range map[string]func() error{
 		"LoadAt":   func() error { _, err := s.LoadAt(context.Background(), 1, 60); return err },
 		"SerialAt": func() error { _, _, err := s.SerialAt(context.Background(), 1, 60); return err },
 	} {
-		start := time.Now()
 		err := load()
 		storagetest.WantKind(t, op, err, want)
 		var le *zodb.LoadError
 		if is != nil && !errors.Is(err, is) || !errors.As(err, &le) || le.Oid != 1 || le.At != 60 {
 			t.Errorf("%s: %v; want %v", op, err, is)
-		}
-		if want == zodb.KindAnswer && time.Since(start) > 20*time.Second {
-			t.Errorf("%s: an answer took %v", op, time.Since(start))
 		}
 	}
 	if is != ErrTimeout { // and no other load suffers

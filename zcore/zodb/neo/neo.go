@@ -98,6 +98,9 @@ func (o Options) withDefaults() Options {
 // quarter of the timeout, so that two more can be asked.
 func (o Options) silence() time.Duration { return o.Timeout / 4 }
 
+// patience is how long a storage may take to answer before another one that has the same is asked.
+func (o Options) patience() time.Duration { return o.Timeout / 15 }
+
 var (
 	_ zodb.Storage      = (*Storage)(nil)
 	_ zodb.Lister       = (*Storage)(nil)

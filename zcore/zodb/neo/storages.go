@@ -152,7 +152,7 @@ type asked struct {
 // ask asks one storage after the other that has the partition of an id, until one answers, and so that check
 // finds it good. It goes on, as the cluster changes, until ctx is done or the session is over.
 func (x *session) ask(ctx context.Context, key uint64, req message, check func(message) error) (asked, error) {
-	r := &round{x: x, key: key, req: req, check: check, bad: map[int32]error{}}
+	r := &round{x: x, key: key, req: req, check: check, bad: map[int32]error{}, patience: x.opt.patience()}
 	for pause := 10 * time.Millisecond; ; pause = min(2*pause, 300*time.Millisecond) {
 		x.mu.Lock()
 		changed := x.changed
@@ -161,6 +161,7 @@ func (x *session) ask(ctx context.Context, key uint64, req message, check func(m
 		if err != nil || a.msg != nil {
 			return a, err
 		}
+		r.patience *= 2
 		if r.stale { // once the master answers, we know all that it has changed
 			if _, err := x.c.ask(ctx, &ping{}); err != nil {
 				return asked{}, r.outOf(err)
@@ -190,7 +191,9 @@ type round struct {
 	check func(message) error
 	bad   map[int32]error // by node: its answer is not good
 	last  error           // why a storage could not be asked
-	stale bool            // a storage said that it has not the partition, or is behind
+
+	patience time.Duration // how long a storage may take before the next one is asked
+	stale    bool          // a storage said that it has not the partition, or is behind
 }
 
 // run asks each cell once. Without an answer and without an error there is to be another try.
@@ -199,9 +202,9 @@ func (r *round) run(ctx context.Context) (asked, error) {
 	cells := r.x.cells(r.key)
 	var bad error
 	bads := 0
-	for _, l := range cells {
+	for i, l := range cells {
 		if r.bad[l.node] == nil {
-			m, err := r.one(ctx, l.node)
+			m, err := r.one(ctx, l.node, i+1 < len(cells))
 			if err == nil {
 				return asked{m, l}, nil
 			}
@@ -223,7 +226,13 @@ func (r *round) run(ctx context.Context) (asked, error) {
 	return asked{}, nil
 }
 
-func (r *round) one(ctx context.Context, node int32) (message, error) {
+// one asks one storage. If there are others, it is left when it takes long, which it does if it hangs.
+func (r *round) one(ctx context.Context, node int32, others bool) (message, error) {
+	if others {
+		short, cancel := context.WithTimeoutCause(ctx, r.patience, errSlow)
+		defer cancel()
+		ctx = short
+	}
 	c, err := r.x.storage(ctx, node)
 	if err != nil {
 		return nil, err
@@ -234,6 +243,8 @@ func (r *round) one(ctx context.Context, node int32) (message, error) {
 	}
 	return m, err
 }
+
+var errSlow = errors.New("the storage takes long to answer")
 
 // classify returns an error that ends the question; else another cell is asked.
 func (r *round) classify(ctx context.Context, node int32, err error) error {
