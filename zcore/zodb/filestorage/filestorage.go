@@ -48,6 +48,7 @@ import (
 	"time"
 
 	"wcfs/zcore/zodb"
+	"wcfs/zcore/zodb/urlparam"
 )
 
 // Scheme is what URLs of this driver begin with, up to the colon.
@@ -136,6 +137,12 @@ func Open(ctx context.Context, url string, opt Options) (*Storage, error) {
 	return s, nil
 }
 
+// params: Python's FileStorage takes nothing that changes what is read; stop, which would, has no place in a URL.
+var params = urlparam.Scheme{
+	Name:   "file URL",
+	Python: "create read_only quota blobstorage_dir blobstorage_layout blob_dir pack_gc pack_keep_old",
+}
+
 // parseURL returns the path in a file URL.
 func parseURL(zurl string) (string, error) {
 	path, ok := strings.CutPrefix(zurl, Scheme+"://")
@@ -146,8 +153,15 @@ func parseURL(zurl string) (string, error) {
 	if _, err := os.Lstat(path); err == nil {
 		return filepath.Clean(path), nil
 	}
-	if i := strings.IndexAny(path, "?#"); i >= 0 {
-		return "", zodb.URLErrorf("%s: the URL of a FileStorage takes no parameters: remove %q", zurl, path[i:])
+	path, query, _ := strings.Cut(path, "?")
+	if _, err := params.Parse(query); err != nil {
+		return "", fmt.Errorf("%s: %w", zurl, err)
+	}
+	if i := strings.IndexByte(path, '#'); i >= 0 {
+		return "", zodb.URLErrorf("%s: no such file, and the URL of a FileStorage takes no fragment: remove %q", zurl, path[i:])
+	}
+	if _, err := os.Lstat(path); err == nil {
+		return filepath.Clean(path), nil
 	}
 	if p, err := url.PathUnescape(path); err == nil {
 		path = p

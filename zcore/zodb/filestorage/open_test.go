@@ -46,7 +46,7 @@ func TestOpenRefused(t *testing.T) {
 		{"file://" + dir + "/zip", `not a FileStorage`},
 		{"file://" + dir + "/fifo", "not a regular file"},
 		{"file://" + dir + "/damaged", "at position 4"},
-		{"file://" + dir + "/text?x=y", `remove "?x=y"`},
+		{"file://" + dir + "/text?x=y", `unknown parameter "x"`},
 		{"file:relative/Data.fs", "write file:///path/Data.fs"},
 		{"file://host/Data.fs", "write file:///path/Data.fs"},
 		{"zeo://localhost:1", "write file:///path/Data.fs"},

@@ -11,6 +11,7 @@ import (
 	"strings"
 
 	"wcfs/zcore/zodb"
+	"wcfs/zcore/zodb/urlparam"
 )
 
 // place is what a URL says.
@@ -35,22 +36,18 @@ func parseURL(raw string) (*place, error) {
 const form = "neo://CLUSTER@host:port,host:port?..., or neos:// for TLS"
 
 func readURL(raw string) (*place, error) {
-	scheme, rest, ok := strings.Cut(raw, "://")
-	if !ok || scheme != "neo" && scheme != "neos" {
+	proto, rest, ok := strings.Cut(raw, "://")
+	if !ok || proto != "neo" && proto != "neos" {
 		return nil, errors.New("NEO URL must be " + form)
 	}
 	if strings.Contains(rest, "#") {
 		return nil, errors.New("NEO URL must not have a #fragment")
 	}
 	where, query, _ := strings.Cut(rest, "?")
-	q, err := url.ParseQuery(query)
-	if err != nil {
-		return nil, fmt.Errorf("NEO URL parameters cannot be read: %w", err)
-	}
 	where, path, _ := strings.Cut(where, "/")
 	cluster, masters, ok := strings.Cut(where, "@")
 	if path != "" {
-		return nil, olderForm(scheme, where, path, query)
+		return nil, olderForm(proto, where, path, query)
 	}
 	if !ok || cluster == "" || masters == "" {
 		return nil, errors.New("NEO URL must name the cluster and its masters: " + form)
@@ -58,7 +55,8 @@ func readURL(raw string) (*place, error) {
 	if strings.Contains(cluster, ":") {
 		return nil, errors.New("NEO URL must not carry a password: NEO knows none. Write a colon in the name of a cluster as %3A")
 	}
-	p := &place{tls: scheme == "neos"}
+	p := &place{tls: proto == "neos"}
+	var err error
 	if p.cluster, err = url.PathUnescape(cluster); err != nil {
 		return nil, fmt.Errorf("NEO URL has a cluster name that cannot be read: %w", err)
 	}
@@ -71,7 +69,7 @@ func readURL(raw string) (*place, error) {
 			p.masters = append(p.masters, a)
 		}
 	}
-	if err := p.parameters(q); err != nil {
+	if err := p.parameters(query); err != nil {
 		return nil, err
 	}
 	p.normal = p.normalize(cluster, strings.Split(masters, ","), query)
@@ -117,31 +115,17 @@ func parseMaster(s string) (address, error) {
 	return address{host, uint16(n)}, nil
 }
 
-// Parameters that zodburi knows for Python clients and that mean nothing to this one: how much they compress
-// and cache, where they log and remember masters, how they treat damage, and those of every database.
-const pythonOnly = " compress read-only logfile cache-size dynamic-master-list ignore-wrong-checksum" +
-	" connection-cache-size connection-pool-size connection-pool-timeout connection-cache-size-bytes" +
-	" connection-historical-pool-size connection-historical-cache-size connection-historical-timeout" +
-	" connection-large-record-size database-name "
+var scheme = urlparam.Scheme{
+	Name: "NEO URL", Taken: "ca cert key", Dashes: true,
+	Python: "compress read_only logfile cache_size dynamic_master_list ignore_wrong_checksum",
+}
 
-func (p *place) parameters(q url.Values) error {
-	for name, vals := range q {
-		if len(vals) != 1 {
-			return fmt.Errorf("NEO URL parameter %s is given %d times", name, len(vals))
-		}
-		switch val := vals[0]; name {
-		case "ca":
-			p.ca = val
-		case "cert":
-			p.cert = val
-		case "key":
-			p.key = val
-		default:
-			if !strings.Contains(pythonOnly, " "+strings.ReplaceAll(strings.ToLower(name), "_", "-")+" ") {
-				return fmt.Errorf("NEO URL has an unknown parameter %q (known: ca, cert, key, and what Python's client knows)", name)
-			}
-		}
+func (p *place) parameters(query string) error {
+	vals, err := scheme.Parse(query)
+	if err != nil {
+		return err
 	}
+	p.ca, p.cert, p.key = vals["ca"], vals["cert"], vals["key"]
 	files := []*string{&p.ca, &p.cert, &p.key}
 	given := slices.ContainsFunc(files, func(f *string) bool { return *f != "" })
 	if p.tls && !given {

@@ -17,6 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"wcfs/zcore/zodb"
+	"wcfs/zcore/zodb/urlparam"
 )
 
 const passwordAdvice = "the URL is visible to every user of this machine: leave the password out and name a file with it, by --storage-password-file or PGPASSFILE"
@@ -45,6 +46,24 @@ func refusePassword(url string) error {
 	return nil
 }
 
+// ofRelStorage are the parameters of RelStorage's own URIs that have no effect here.
+const ofRelStorage = "read_only keep_history pack_gc pack_dry_run shared_blob_dir cache_local_mb commit_lock_timeout commit_lock_id" +
+	" name blob_dir replica_conf cache_module_name cache_prefix cache_delta_size_limit cache_local_compression driver" +
+	" blob_cache_size blob_cache_size_check blob_cache_chunk_size cache_local_object_max replica_timeout pack_batch_timeout" +
+	" pack_duty_cycle pack_max_delay cache_servers"
+
+var (
+	// postgresParams takes what libpq takes and pgx understands, and what a session may have set.
+	postgresParams = urlparam.Scheme{
+		Name: "postgresql URL",
+		Taken: "host port dbname database user passfile service servicefile connect_timeout target_session_attrs" +
+			" sslmode sslcert sslkey sslrootcert sslsni sslnegotiation channel_binding krbspn krbsrvname" +
+			" application_name options search_path client_encoding statement_timeout lock_timeout sslcertmode require_auth",
+		Python: ofRelStorage + " keepalives keepalives_idle keepalives_interval keepalives_count tcp_user_timeout fallback_application_name gssencmode",
+	}
+	sqliteParams = urlparam.Scheme{Name: "sqlite URL", Taken: "data_dir", Python: ofRelStorage}
+)
+
 // poolConfig makes the configuration of the pool that url and opt ask for.
 func poolConfig(url string, opt Options) (*pgxpool.Config, error) {
 	if err := refusePassword(url); err != nil {
@@ -54,10 +73,19 @@ func poolConfig(url string, opt Options) (*pgxpool.Config, error) {
 	if err != nil {
 		return nil, zodb.URLErrorf("relstorage: not a URL: %w", err)
 	}
-	if strings.Trim(u.Path, "/") == "" && u.Query().Get("dbname") == "" && u.Query().Get("service") == "" {
+	vals, err := postgresParams.Parse(u.RawQuery)
+	if err != nil {
+		return nil, err
+	}
+	if strings.Trim(u.Path, "/") == "" && vals["dbname"]+vals["database"]+vals["service"] == "" {
 		return nil, zodb.URLErrorf("relstorage: %s names no database: postgresql://user@host:port/database", url)
 	}
-	cfg, err := pgxpool.ParseConfig(url)
+	q := neturl.Values{}
+	for name, val := range vals {
+		q.Set(name, val)
+	}
+	u.RawQuery = q.Encode()
+	cfg, err := pgxpool.ParseConfig(u.String())
 	if err != nil {
 		return nil, fmt.Errorf("relstorage: %w", err)
 	}
@@ -125,9 +153,13 @@ func sqlitePath(url string) (string, error) {
 	if err != nil {
 		return "", zodb.URLErrorf("relstorage: not a URL: %w", err)
 	}
+	vals, err := sqliteParams.Parse(u.RawQuery)
+	if err != nil {
+		return "", err
+	}
 	path := u.Path
 	if path == "" {
-		path = u.Query().Get("data_dir")
+		path = vals["data_dir"]
 	}
 	if u.Host != "" || u.Opaque != "" || !filepath.IsAbs(path) {
 		return "", zodb.URLErrorf("relstorage: %s names no file: sqlite:///path/to/data-dir/main.sqlite3", url)

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"wcfs/zcore/zodb"
+	"wcfs/zcore/zodb/urlparam"
 )
 
 // defaultPort is the one that zodburi assumes when a URL names none.
@@ -66,16 +67,21 @@ func readURL(raw string) (*place, error) {
 		p.addr = net.JoinHostPort(host, port)
 		p.tlsName = host
 	case u.Path != "" && u.Path != "/":
-		p.network, p.addr = "unix", u.Path
+		p.network, p.addr = "unix", socketPath(raw, u.Path)
 		p.tlsName = "localhost"
 	default:
 		return nil, errors.New("zeo URL names neither host:port nor the path of a socket")
 	}
-	q, err := url.ParseQuery(u.RawQuery)
-	if err != nil {
-		return nil, fmt.Errorf("zeo URL parameters cannot be read: %w", err)
+	return p, p.parameters(u.RawQuery)
+}
+
+// socketPath takes the path of a socket as it stands in the URL, as Python does, if there is one, else unescaped.
+func socketPath(raw, unescaped string) string {
+	path, _, _ := strings.Cut(strings.TrimPrefix(raw, "zeo://"), "?")
+	if _, err := os.Lstat(path); err == nil {
+		return path
 	}
-	return p, p.parameters(q)
+	return unescaped
 }
 
 // hideURL drops the URL from an error of url.Parse: it may hold a password.
@@ -87,52 +93,50 @@ func hideURL(err error) error {
 	return err
 }
 
-// pythonOnly are the parameters that zodburi knows for Python clients and that mean nothing to this
-// one: caches of theirs, pools, and how their writing connections behave.
-const pythonOnly = " cache_size cache_path name client label client_label var min_disconnect_poll max_disconnect_poll" +
-	" disconnect_poll read_only read_only_fallback drop_cache_rather_verify blob_dir shared_blob_dir" +
-	" blob_cache_size blob_cache_size_check connection_cache_size connection_pool_size" +
-	" database_name server_sync "
+var scheme = urlparam.Scheme{
+	Name:  "zeo URL",
+	Taken: "storage wait wait_timeout tls tls_ca tls_cert tls_key tls_server_name",
+	Python: "cache_size cache_path name client client_label label var min_disconnect_poll max_disconnect_poll disconnect_poll" +
+		" read_only read_only_fallback drop_cache_rather_verify blob_dir shared_blob_dir blob_cache_size blob_cache_size_check" +
+		" server_sync debug wait_for_server_on_startup username realm",
+}
 
-func (p *place) parameters(q url.Values) error {
-	wait, timeout := q.Has("wait_timeout"), 30*time.Second // wait=... has the last word on whether
-	for key, vals := range q {
-		if len(vals) != 1 {
-			return fmt.Errorf("zeo URL parameter %s is given %d times", key, len(vals))
-		}
-		val := vals[0]
+func (p *place) parameters(query string) error {
+	vals, err := scheme.Parse(query)
+	if err != nil {
+		return err
+	}
+	_, wait := vals["wait_timeout"] // wait=... has the last word on whether
+	timeout := 30 * time.Second
+	for key, val := range vals {
 		var err error
 		switch key {
 		case "storage":
 			p.storage = val
 		case "wait":
-			wait, err = flag(val)
+			wait, err = urlparam.Bool(val)
 		case "wait_timeout":
 			var n int
-			if n, err = strconv.Atoi(val); err == nil && (n < 0 || n > 1<<20) {
+			if n, err = urlparam.Int(val); err == nil && (n < 0 || n > 1<<20) {
 				err = strconv.ErrRange
 			}
 			timeout = time.Duration(n) * time.Second
 		case "tls":
-			p.tls, err = flag(val)
+			p.tls, err = urlparam.Bool(val)
 		case "tls_ca":
-			p.tls, p.tlsCA = true, val
+			p.tlsCA = val
 		case "tls_cert":
-			p.tls, p.tlsCert = true, val
+			p.tlsCert = val
 		case "tls_key":
-			p.tls, p.tlsKey = true, val
+			p.tlsKey = val
 		case "tls_server_name":
-			p.tls, p.tlsName = true, val
-		default:
-			if !strings.Contains(pythonOnly, " "+key+" ") {
-				return fmt.Errorf("zeo URL has an unknown parameter %q (known: storage, wait, wait_timeout, "+
-					"tls, tls_ca, tls_cert, tls_key, tls_server_name)", key)
-			}
+			p.tlsName = val
 		}
 		if err != nil {
 			return fmt.Errorf("zeo URL parameter %s=%s: not understood", key, val)
 		}
 	}
+	p.tls = p.tls || p.tlsCA+p.tlsCert+p.tlsKey+vals["tls_server_name"] != ""
 	if wait {
 		p.wait = timeout
 	}
@@ -140,16 +144,6 @@ func (p *place) parameters(q url.Values) error {
 		return errors.New("zeo URL must give tls_cert and tls_key together")
 	}
 	return nil
-}
-
-func flag(s string) (bool, error) {
-	switch strings.ToLower(s) {
-	case "1", "true", "yes", "on":
-		return true, nil
-	case "0", "false", "no", "off":
-		return false, nil
-	}
-	return false, strconv.ErrSyntax
 }
 
 // dial connects, TLS included. Certificates are read anew each time, so that renewed ones are used.
