@@ -1,8 +1,8 @@
 // Command wcfs serves the bigfiles of a ZODB database as files, over FUSE and 9P.
 //
 // This package is only wiring: one file a subcommand. They share main.go (start), exit.go (exit codes), storage.go
-// (database URLs), target.go with ninetarget.go and zodbtarget.go (what ls, stat and cat look at). serve.go
-// uses p9.go and domains.go for the 9P front, and debug.go.
+// (flags of database URLs), target.go with p9target.go and zodbtarget.go (what ls, stat and cat look at). serve.go
+// uses p9.go for the 9P front, and debug.go.
 //
 // There are two forms of use. `wcfs SUBCOMMAND ...` has --long options. `wcfs [options] ZURL MNT` is
 // the form that existing clients start; it is meant whenever the first argument is no subcommand.

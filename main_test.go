@@ -17,7 +17,7 @@ import (
 	"wcfs/fusesrv"
 	"wcfs/p9srv"
 	"wcfs/t/wait"
-	"wcfs/zcore"
+	"wcfs/zcore/history"
 	"wcfs/zcore/tree/treetest/fixture"
 	"wcfs/zcore/zdata"
 	"wcfs/zcore/zodb/fswriter"
@@ -122,22 +122,6 @@ func openFiles(t *testing.T) int {
 	return len(list)
 }
 
-func TestPasswords(t *testing.T) {
-	for zurl, want := range map[string]bool{
-		"file:///Data.fs": false, "postgresql://u@h/db": false, "zeo://h:1/?storage=1": false,
-		"postgresql://u:p@h/db": true, "postgresql://h/db?password=p": true, "postgresql://h/db?sslpassword=p": true,
-		"demo:(file:///a)/(postgresql://u:p@h/db)": true, "demo:(file:///a)/(file:///b)": false,
-		"postgresql://u:%zz@h/db": true,
-	} {
-		if got := hasPassword(zurl); got != want {
-			t.Errorf("hasPassword(%s) = %v", zurl, got)
-		}
-		if want && strings.Contains(redact(zurl), "u:") {
-			t.Errorf("redact(%s) = %s", zurl, redact(zurl))
-		}
-	}
-}
-
 func TestBlockRanges(t *testing.T) {
 	for want, blocks := range map[string][]zdata.Blk{
 		"": nil, "5": {5}, "0-2 7 9-10": {0, 1, 2, 7, 9, 10},
@@ -151,7 +135,7 @@ func TestBlockRanges(t *testing.T) {
 // A file of many blocks has a list of changed blocks rather than a column each.
 func TestTables(t *testing.T) {
 	var out bytes.Buffer
-	if err := printTable(&out, []fileRev{{Tid: 2, Size: 8, Blocks: []zdata.Blk{1}}, {Tid: 1, Size: 4, Blocks: []zdata.Blk{0, 1}}}); err != nil {
+	if err := printTable(&out, []history.Revision{{Tid: 2, Size: 8, Blocks: []zdata.Blk{1}}, {Tid: 1, Size: 4, Blocks: []zdata.Blk{0, 1}}}); err != nil {
 		t.Fatal(err)
 	}
 	lines := strings.Split(out.String(), "\n")
@@ -163,68 +147,8 @@ func TestTables(t *testing.T) {
 		many = append(many, blk)
 	}
 	out.Reset()
-	if err := printTable(&out, []fileRev{{Tid: 1, Blocks: many}}); err != nil || !strings.Contains(out.String(), " 0-99\n") {
+	if err := printTable(&out, []history.Revision{{Tid: 1, Blocks: many}}); err != nil || !strings.Contains(out.String(), " 0-99\n") {
 		t.Errorf("table of many blocks: %v\n%s", err, out.String())
-	}
-}
-
-// Connections that say who they are share a domain while one of them lives; those that do not never do.
-func TestDomains(t *testing.T) {
-	p := testProgram(t.Context())
-	c := serveCmd{ZURL: testDatabase(t)}
-	s, err := c.start(p)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer s.close()
-	d := &domains{core: s.core, open: make(map[string]*openDomain)}
-	a, b := d.get("guest7", "unix:0"), d.get("guest7", "unix:0")
-	if a != b || d.get("guest7", "unix:1") == a || d.get("guest8", "unix:0") == a || a == s.core.Host() {
-		t.Error("domains are not told apart by uname and credential")
-	}
-	for _, name := range []string{"", nobody} {
-		first, second := d.get(name, "unix:0"), d.get(name, "unix:0")
-		if first == second {
-			t.Errorf("two connections of %q are one domain", name)
-		}
-	}
-	d.put(a)
-	if d.get("guest7", "unix:0") != a {
-		t.Error("a domain was forgotten although a connection lives")
-	}
-	d.put(a)
-	d.put(a)
-	if d.get("guest7", "unix:0") == a {
-		t.Error("a domain without connections was not forgotten")
-	}
-}
-
-// A connection that comes in the very moment a domain fails, before its name is free again, begins anew.
-func TestDomainFailsWhileOneJoins(t *testing.T) {
-	p := testProgram(t.Context())
-	c := serveCmd{ZURL: testDatabase(t)}
-	s, err := c.start(p)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer s.close()
-	d := &domains{core: s.core, open: make(map[string]*openDomain), onFail: func(*zcore.Domain) {}}
-	old := d.get("guest7", "unix:0")
-	d.mu.Lock() // so that failed cannot free the name
-	told := make(chan struct{})
-	go func() { old.Fail(); close(told) }()
-	for !old.Failed() {
-		time.Sleep(time.Millisecond)
-	}
-	joined := d.getLocked("guest7", "unix:0")
-	d.mu.Unlock()
-	<-told
-	if joined == old || joined.Failed() {
-		t.Error("a connection joined a domain that has failed")
-	}
-	d.put(old)
-	if next := d.get("guest7", "unix:0"); next != joined {
-		t.Error("the end of the old domain took the name from the new one")
 	}
 }
 

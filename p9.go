@@ -30,14 +30,14 @@ func (o *nineOptions) checkTLS() error {
 func (c *serveCmd) listen(s *server) error {
 	o := c.P9
 	o.Tree, o.Log = s.tree, s.p.log
-	doms := &domains{core: s.core, open: make(map[string]*openDomain)}
-	o.Domain, o.DomainGone = doms.get, doms.put
+	doms := s.core.NewDomains()
+	o.Domain, o.DomainGone = doms.Get, doms.Put
 	nine, err := p9srv.New(o)
 	if err != nil {
 		return usagef("%v", err)
 	}
 	s.nine = nine
-	doms.onFail = nine.CloseDomain
+	doms.OnFail(nine.CloseDomain)
 	if o.TLSCert != "" && s.p.signals != nil {
 		s.p.signals.onReload(nine.Reload)
 	}

@@ -17,6 +17,7 @@ import (
 	"wcfs/p9srv"
 	"wcfs/zcore/tree"
 	"wcfs/zcore/zodb"
+	"wcfs/zcore/zodb/open"
 )
 
 // target is what ls, stat and cat look at: the tree, however it is reached.
@@ -73,7 +74,7 @@ func mustBe(name, want string, kinds ...targetKind) error {
 	if slices.Contains(kinds, kind) {
 		return nil
 	}
-	return usagef("%s is a %s: give %s", redact(name), kind, want)
+	return usagef("%s is a %s: give %s", open.Redact(name), kind, want)
 }
 
 // openTarget tells what kind of target is meant, and opens it.

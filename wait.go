@@ -9,6 +9,7 @@ import (
 	"wcfs/fusesrv"
 	"wcfs/p9srv"
 	"wcfs/zcore/zodb"
+	"wcfs/zcore/zodb/open"
 )
 
 // waitCmd is `wcfs wait TARGET`.
@@ -48,13 +49,13 @@ func (c *waitCmd) Run(p *program) error {
 			return nil
 		}
 		if !told && time.Since(began) > time.Second {
-			fmt.Fprintf(p.stderr, "wcfs wait: %s: %s\n", redact(c.Target), missing)
+			fmt.Fprintf(p.stderr, "wcfs wait: %s: %s\n", open.Redact(c.Target), missing)
 			told = true
 		}
 		select {
 		case <-time.After(pollEvery):
 		case <-ctx.Done():
-			return fmt.Errorf("%s: %s", redact(c.Target), missing)
+			return fmt.Errorf("%s: %s", open.Redact(c.Target), missing)
 		}
 	}
 }

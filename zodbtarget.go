@@ -109,9 +109,7 @@ func (z *zodbTarget) listBigfiles(ctx context.Context, at zodb.Tid) ([]tree.Entr
 		return nil, errors.New("this kind of storage cannot list its objects; name the bigfile by its oid")
 	}
 	list := lister.Oids
-	if n, ok := z.stor.(interface {
-		OidsNaming(context.Context, zodb.Tid, string, func(zodb.Oid) error) error
-	}); ok { // the database sends the data of no others
+	if n, ok := z.stor.(zodb.NamingLister); ok { // the database sends the data of no others
 		list = func(ctx context.Context, at zodb.Tid, fn func(zodb.Oid) error) error {
 			return n.OidsNaming(ctx, at, "ZBigFile", fn)
 		}

@@ -352,7 +352,7 @@ func baseMutants() []mutant {
 			edits: []edit{{"\t\t\tl.dom.Fail()\n", "\t\t\tl.dom.Fail()\n\t\t\tl.c.host.Fail()\n"}},
 		},
 		{
-			name: "failed-domain-joined", pkg: ".", run: "TestDomainFailsWhileOneJoins", file: "domains.go",
+			name: "failed-domain-joined", run: "TestDomainFailsWhileOneJoins", file: "zcore/domains.go",
 			why:   "who mounts in the moment in which a domain fails is in it, and reads EIO until it mounts again",
 			edits: []edit{{" && !o.dom.Failed() {", " {"}},
 		},

@@ -223,3 +223,9 @@ type Lister interface {
 	// cannot be told, since they are damaged: LoadAt says so.
 	Oids(ctx context.Context, at Tid, fn func(Oid) error) error
 }
+
+// NamingLister is implemented by drivers whose database finds the objects that name a class, without sending the others.
+type NamingLister interface {
+	// OidsNaming is Oids for the objects whose data may name class.
+	OidsNaming(ctx context.Context, at Tid, class string, fn func(Oid) error) error
+}
