@@ -92,7 +92,7 @@ func TestRecipes(t *testing.T) {
 func TestMatrixNamesTests(t *testing.T) {
 	tests := map[string]bool{}
 	text := doc(t)
-	for _, dir := range []string{"zcore/zodb/zeo", "zcore/zodb/relstorage", "zcore/zodb/neo", "t/relstorage"} {
+	for _, dir := range []string{"zcore/zodb/zeo", "zcore/zodb/relstorage", "zcore/zodb/neo", "t/relstorage", "t/neo"} {
 		files, err := filepath.Glob(filepath.Join(zeotest.Root(t), dir, "*_test.go"))
 		if err != nil {
 			t.Fatal(err)
