@@ -14,14 +14,14 @@ type nineOptions struct {
 }
 
 // checkTLS refuses options of a restriction that nothing would enforce.
-func (o *nineOptions) checkTLS() error {
-	for _, addr := range o.P9.Addr {
+func (o *nineOptions) checkTLS(http string) error {
+	for _, addr := range append([]string{http}, o.P9.Addr...) {
 		if strings.HasPrefix(addr, "tls:") {
 			return nil
 		}
 	}
 	if o.P9.TLSCert+o.P9.TLSKey+o.P9.TLSClientCA+o.P9.Map != "" {
-		return usagef("--tls-cert, --tls-key, --tls-client-ca and --9p-map are for --9p tls:HOST:PORT only")
+		return usagef("--tls-cert, --tls-key, --tls-client-ca and --9p-map are for --9p tls:HOST:PORT and --http tls:HOST:PORT only")
 	}
 	return nil
 }

@@ -10,6 +10,7 @@ import (
 	"github.com/alecthomas/kong"
 
 	"wcfs/fusesrv"
+	"wcfs/httpsrv"
 	"wcfs/p9srv"
 	"wcfs/zcore"
 	"wcfs/zcore/tree"
@@ -26,11 +27,15 @@ type serveCmd struct {
 	Retention  time.Duration `name:"retention" default:"${retention}" help:"How far back from head a watch may begin, also at tids from before the server's start."`
 	ReadAhead  int           `name:"read-ahead-kb" type:"kib" placeholder:"KB" help:"Raise the kernel's read-ahead for the mount; 1024 is good for sequential readers."`
 
+	Slow time.Duration `default:"5s" help:"Log reads that wait for a client longer than this, with the client. 0: none."`
+
 	OnFileChange string `name:"on-file-change" enum:"file,mount" default:"file" help:"What fails when a bigfile being served is deleted, or its block size, table or state is replaced: this file, or the mount for all."`
 
 	OnFailure string `name:"on-failure" enum:"stay,exit" default:"stay" help:"What follows when nothing can be served any more: stay, so that every access is an error, or exit with code 1, the mount taken away."`
 
 	AnyKernel bool `help:"Serve also on a kernel that is older than what wcfs needs, by its release."`
+
+	HTTP string `name:"http" placeholder:"ADDR" help:"Serve metrics, a health check, profiles and a page for people at HOST:PORT of this host, unix:PATH, or tls:HOST:PORT with the certificates of 9P."`
 
 	DebugAddr string `name:"debug-addr" placeholder:"HOST:PORT" help:"Serve profiles of this process (pprof) at this loopback address."`
 
@@ -86,7 +91,7 @@ func (c *serveCmd) serve(p *program) error {
 	if c.Mount == "" && len(c.P9.Addr) == 0 {
 		return usagef("nothing to serve at: give --mount DIR or --9p ADDR")
 	}
-	if err := c.checkTLS(); err != nil {
+	if err := c.checkTLS(c.HTTP); err != nil {
 		return err
 	}
 	if _, err := c.access(c.dropIn); err != nil {
@@ -136,6 +141,8 @@ type server struct {
 	nine  *p9srv.Server   // nil without --9p
 	bound []string        // where it listens
 
+	web       *httpsrv.Server // nil without --http
+	webURL    string
 	stopDebug func() // nil without --debug-addr
 	stopRun   context.CancelFunc
 	runDone   chan error // gets what core.Run returned
@@ -165,7 +172,7 @@ func (c *serveCmd) start(p *program) (_ *server, err error) {
 	s.core, err = zcore.New(p.ctx, s.stor, zcore.Options{
 		PinTimeout: c.PinTimeout, Retention: c.Retention,
 		PinWindow: c.PinWindow, MaxLinks: c.MaxLinks, MaxWaiting: c.MaxWaiting, MaxBases: c.MaxBases, ListBytes: c.HistoryMB << 20,
-		FileChangeEndsAll: c.OnFileChange == changeEndsAll, Log: p.log,
+		FileChangeEndsAll: c.OnFileChange == changeEndsAll, Slow: c.Slow, Log: p.log,
 	})
 	if err != nil {
 		return nil, err
@@ -175,6 +182,11 @@ func (c *serveCmd) start(p *program) (_ *server, err error) {
 	})
 	if len(c.P9.Addr) > 0 {
 		if err = c.listen(s); err != nil {
+			return nil, err
+		}
+	}
+	if c.HTTP != "" {
+		if err = c.serveHTTP(s); err != nil {
 			return nil, err
 		}
 	}
@@ -252,6 +264,9 @@ func (s *server) close() error {
 	ctx, cancel := context.WithTimeout(context.Background(), closeTimeout)
 	defer cancel()
 	var errs []error
+	if s.web != nil {
+		s.web.Close()
+	}
 	if s.mount != nil {
 		err := s.mount.Close(ctx)
 		if errors.Is(err, fusesrv.ErrBusy) { // so it is meant

@@ -17,13 +17,18 @@ import (
 // process is a client process held by a pidfd, so that it is never mistaken for a later one of the
 // same number.
 type process struct {
-	pid int
+	pid     int
+	uid     uint32
+	command string
 
 	mu sync.RWMutex
 	fd int // guard: mu; -1 when closed
 }
 
-var _ zcore.Process = (*process)(nil)
+var (
+	_ zcore.Process   = (*process)(nil)
+	_ zcore.Described = (*process)(nil)
+)
 
 // openProcess returns the process of a thread that waits for our answer.
 func openProcess(thread uint32) (*process, error) {
@@ -43,6 +48,7 @@ func openProcess(thread uint32) (*process, error) {
 		p.Close()
 		return nil, fmt.Errorf("process %d of thread %d is gone", st.tgid, thread)
 	}
+	p.uid, p.command = st.uid, st.name
 	return p, nil
 }
 
@@ -55,6 +61,8 @@ func holdProcess(pid int) (*process, error) {
 }
 
 func (p *process) Pid() int { return p.pid }
+
+func (p *process) Describe() (uid uint32, command string) { return p.uid, p.command }
 
 func (p *process) Alive() bool { return !p.ended(0) }
 

@@ -178,6 +178,8 @@ func beingKilled(thread uint32) bool {
 type procStatus struct {
 	zombie         bool // it has ended
 	tgid           int
+	uid            uint32 // effective
+	name           string // of the thread that asked
 	sigPnd, shdPnd uint64 // signals pending for the thread, for the process
 }
 
@@ -198,6 +200,14 @@ func readStatus(thread uint32) (procStatus, error) {
 		switch key {
 		case "State":
 			st.zombie = strings.HasPrefix(val, "Z")
+		case "Name":
+			st.name = val
+		case "Uid":
+			if ids := strings.Fields(val); len(ids) > 1 {
+				var uid uint64
+				uid, err = strconv.ParseUint(ids[1], 10, 32)
+				st.uid = uint32(uid)
+			}
 		case "Tgid":
 			st.tgid, err = strconv.Atoi(val)
 		case "SigPnd":

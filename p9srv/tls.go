@@ -48,6 +48,33 @@ func (s *Server) tlsOnce() (*tlsState, error) {
 	return t, nil
 }
 
+// ServerTLS is for another front beside this one: what it is to listen with for clients with certificates, and admit, which
+// tells whether one may attach to everything. Reload changes both.
+func (s *Server) ServerTLS() (config *tls.Config, admit func(tls.ConnectionState) error, err error) {
+	for _, o := range []struct{ name, value string }{
+		{"--tls-cert", s.opts.TLSCert}, {"--tls-key", s.opts.TLSKey}, {"--tls-client-ca", s.opts.TLSClientCA},
+	} {
+		if o.value == "" {
+			return nil, nil, fmt.Errorf("%s is needed too", o.name)
+		}
+	}
+	t, err := s.tlsOnce()
+	if err != nil {
+		return nil, nil, err
+	}
+	return t.server, func(cs tls.ConnectionState) error {
+		now := t.current()
+		if err := now.verify(cs); err != nil {
+			return err
+		}
+		name := certName(cs.PeerCertificates[0])
+		if p := (peer{anames: now.anames(name)}); !p.allows("") {
+			return fmt.Errorf("certificate %q may not attach to everything", name)
+		}
+		return nil
+	}, nil
+}
+
 // Reload reads certificates, the client CA and the map anew, as on SIGHUP. Connections whose certificate
 // is not trusted any more are closed. When something is wrong all stays as it was.
 func (s *Server) Reload() error {

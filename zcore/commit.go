@@ -166,6 +166,11 @@ func (c *Core) announce(tid zodb.Tid) (lines []zheadLine) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.head = tid
+	c.meter.commits.Add(1)
+	c.meter.age.Observe(time.Since(tid.Time()))
+	if len(c.received) > 0 {
+		c.meter.lag.Observe(time.Since(c.received[0]))
+	}
 	c.received = c.received[min(1, len(c.received)):]
 	c.headWaits.reached(tid)
 	for z := range c.zheads {

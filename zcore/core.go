@@ -47,6 +47,7 @@ type Options struct {
 	MaxLinks   int           // watch links of a process, or of a guest; default DefaultMaxLinks
 	MaxWaiting int           // watch requests under way of a process, or of a guest; default DefaultMaxWaiting
 	MaxBases   int           // files under bases read by a guest, or through the mount; default DefaultMaxBases
+	Slow       time.Duration // a read that waits longer for a client is logged; 0: none is
 	Log        *slog.Logger  // default slog.Default()
 
 	// FileChangeEndsAll has EIO mode follow when a bigfile that was looked up is deleted, or its block size, table or
@@ -105,6 +106,9 @@ type Core struct {
 	outage atomic.Int64 // when the database last failed to answer, Unix ns; 0 once it answered again
 
 	nLink, nWatch, nPinned, nPin, nKill, nRefused atomic.Int64
+
+	meter  meter
+	linkID atomic.Int64 // of the last link
 }
 
 // New reads the head of stor. It does not own stor: the caller closes it after Run has returned.

@@ -16,7 +16,8 @@ type Domain struct {
 	nextID int                  // mu
 	bases  map[baseKey]*baseSet // mu
 
-	maxBases int        // sets in bases
+	maxBases int // sets in bases
+	reads    traffic
 	erred    erredReads // has its own mutex, a leaf
 }
 

@@ -279,10 +279,7 @@ func (c *Core) pinHealth(h *PinHealth, now time.Time, add func(time.Time, string
 		h.Owed += n
 		if since.Before(oldest) {
 			oldest = since
-			h.Who = l.dom.Name()
-			if l.proc != nil {
-				h.Who = fmt.Sprintf("pid %d", l.proc.Pid())
-			}
+			h.Who = l.who()
 		}
 	}
 	late := now.Sub(oldest)

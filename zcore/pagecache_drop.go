@@ -55,6 +55,9 @@ func (c *Core) dirty(batch []zodb.Commit, deltas [][]history.FileDelta) map[zodb
 					x.blks[blk] = change{first, d.Old[j]}
 				}
 			}
+			f.commits.Add(1)
+			f.changed.Add(int64(len(d.Blocks)))
+			c.meter.changed.Add(int64(len(d.Blocks)))
 			x.size, x.resize = d.Size, x.resize || d.Resize
 		}
 	}

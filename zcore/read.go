@@ -24,6 +24,9 @@ type HeadFile struct {
 	uploads chan struct{}              // bounds uploads at once
 	failure atomic.Pointer[FileFailed] // set once, under Core.mu
 	uses    atomic.Int64               // how many have it open
+	began   int64                      // size when it was looked up
+
+	nReads, bytes, commits, changed atomic.Int64 // READs, what they returned; commits that changed it, and blocks
 
 	reads map[Blk]*blkReads // Core.mu
 	swept time.Time         // Core.mu
@@ -118,8 +121,9 @@ func (c *Core) addFile(h *history.File) *HeadFile {
 	if h.Lost() {
 		return nil
 	}
+	size, _ := c.tail.Attr(h, c.view)
 	f := &HeadFile{
-		c: c, h: h, uploads: make(chan struct{}, uploads), reads: map[Blk]*blkReads{},
+		c: c, h: h, began: size, uploads: make(chan struct{}, uploads), reads: map[Blk]*blkReads{},
 		watches: map[*Domain]*watchTable{}, all: map[*clientWatch]struct{}{}, cacheLock: map[Blk]chan struct{}{},
 		small: map[Blk]struct{}{},
 	}
@@ -191,8 +195,13 @@ func (f *HeadFile) Read(ctx context.Context, dom *Domain, size int, off int64) (
 		}
 		err := firstError(errs)
 		f.noteErred(dom, parts, err)
+		f.c.meter.front(dom).errors.Add(1)
 		return Data{}, err
 	}
+	f.nReads.Add(1)
+	f.bytes.Add(int64(size))
+	dom.noteRead(size)
+	f.c.meter.front(dom).head.note(size)
 	d := f.answer(dom, size, parts, got)
 	d.Failed = func() { f.noteErred(dom, parts, ErrIO) }
 	return d, nil

@@ -155,6 +155,8 @@ func (b *BaseFile) Read(ctx context.Context, dom *Domain, size int, off int64) (
 		dom.erred.note(b.rev, b.f.Oid(), parts, err)
 		return Data{}, err
 	}
+	dom.noteRead(d.Size())
+	c.meter.front(dom).base.note(d.Size())
 	d.Failed = func() { dom.erred.note(b.rev, b.f.Oid(), parts, ErrIO) }
 	return d, nil
 }

@@ -21,6 +21,8 @@ type Link struct {
 	// baseOnly: the client's reads go through a page cache that is not controlled (virtfs).
 	baseOnly bool
 
+	id     int64         // for people: the number of the link since the start
+	since  time.Time     // when it was opened
 	window chan struct{} // a place for each pin that is sent and not acknowledged
 	owner  *owner        // whom it counts for
 
@@ -48,6 +50,8 @@ type Link struct {
 type asked struct {
 	reply chan string // cap 1
 	sent  time.Time
+	pin   watchproto.Pin
+	msg   *pinMsg       // who waits for it
 	late  bool          // nobody wants the reply any more
 	gone  chan struct{} // closed when the link is closed by the client
 }
@@ -75,6 +79,7 @@ func (c *Core) OpenLink(dom *Domain, proc Process) (*Link, error) {
 	}
 	l := &Link{
 		owner: owner, window: make(chan struct{}, c.opts.PinWindow),
+		id: c.linkID.Add(1), since: time.Now(),
 		c: c, dom: dom, proc: proc, more: make(chan struct{}, 1),
 		asked: map[uint64]*asked{}, byOid: map[zodb.Oid]*watchOnLink{}, killed: make(chan struct{}),
 	}
@@ -225,18 +230,18 @@ func (l *Link) gotReply(stream uint64, msg string) {
 
 // ask sends a request on the next stream, or returns nil if the client has closed the link or ctx is done: whoever
 // ends ctx and then tells the client so can be sure that the request does not come after that.
-func (l *Link) ask(ctx context.Context, msg string) (uint64, *asked) {
+func (l *Link) ask(ctx context.Context, pin watchproto.Pin, m *pinMsg) (uint64, *asked) {
 	l.mu.Lock()
 	if l.closed || ctx.Err() != nil {
 		l.mu.Unlock()
 		return 0, nil
 	}
 	l.stream += 2
-	stream, a := l.stream, &asked{reply: make(chan string, 1), sent: time.Now(), gone: make(chan struct{})}
+	stream, a := l.stream, &asked{reply: make(chan string, 1), sent: time.Now(), pin: pin, msg: m, gone: make(chan struct{})}
 	l.asked[stream] = a
 	l.order = append(l.order, stream)
 	if !l.ended { // here, so that streams ascend
-		l.out = append(l.out, watchproto.Line(stream, msg)...)
+		l.out = append(l.out, watchproto.Line(stream, pin.String())...)
 	}
 	l.mu.Unlock()
 	l.wake()

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"wcfs/zcore/watchproto"
@@ -22,17 +23,20 @@ type pinned struct {
 
 // pinMsg is one pin message.
 type pinMsg struct {
+	w    *clientWatch // whose client is asked
+	blk  Blk
 	rev  zodb.Tid      // tidHead: back to the head file
 	at   zodb.Tid      // the watch's at for which rev was decided
 	done chan struct{} // closed when acknowledged, or when the client does not matter any more
+	wait atomic.Int32  // reads that wait for it
 	err  error         // set before done is closed: the client is still there, and cannot be protected
 
 	stuck     chan struct{} // closed when it cannot be sent for now: the database does not answer
 	noteStuck func()        // closes stuck, once
 }
 
-func newPinMsg(rev, at zodb.Tid) *pinMsg {
-	m := &pinMsg{rev: rev, at: at, done: make(chan struct{}), stuck: make(chan struct{})}
+func newPinMsg(w *clientWatch, blk Blk, rev, at zodb.Tid) *pinMsg {
+	m := &pinMsg{w: w, blk: blk, rev: rev, at: at, done: make(chan struct{}), stuck: make(chan struct{})}
 	m.noteStuck = sync.OnceFunc(func() { close(m.stuck) })
 	return m
 }
@@ -62,7 +66,7 @@ func (w *clientWatch) wantLocked(blk Blk, rev, at, v zodb.Tid) *pinMsg {
 		if p.target != rev {
 			w.countPinned(p.target, rev)
 			p.target = rev
-			m := newPinMsg(rev, at)
+			m := newPinMsg(w, blk, rev, at)
 			if p.stuck {
 				m.noteStuck()
 			}
@@ -145,13 +149,15 @@ func (w *clientWatch) sendOne(blk Blk, p *pinned, m *pinMsg) error {
 		defer release()
 	}
 	l.c.step(StepPinSend)
-	stream, a := l.ask(w.ctx, pin.String())
+	stream, a := l.ask(w.ctx, pin, m)
 	if a == nil { // the watch is gone, or the link closed: others see to the client, or it owed nothing
 		<-w.ctx.Done()
 		return l.after()
 	}
 	l.c.nPin.Add(1)
-	if why := w.waitAck(stream, a); why != "" {
+	why := w.waitAck(stream, a)
+	l.c.meter.acks.Observe(time.Since(a.sent))
+	if why != "" {
 		l.faulty(pin, why)
 	}
 	return l.after()
@@ -313,13 +319,44 @@ func (c *Core) waitPins(ctx context.Context, msgs []*pinMsg) error {
 			if m.err != nil {
 				return m.err
 			}
-		case <-c.ctx.Done():
-			return ErrNotConn
-		case <-ctx.Done():
-			return c.interrupted()
+			continue
+		default:
+		}
+		if err := c.waitPin(ctx, m); err != nil {
+			return err
 		}
 	}
 	return nil
+}
+
+// waitPin waits for one that is not acknowledged yet, and says so when that takes long.
+func (c *Core) waitPin(ctx context.Context, m *pinMsg) error {
+	began := time.Now()
+	m.wait.Add(1)
+	defer func() {
+		m.wait.Add(-1)
+		c.meter.waits.Observe(time.Since(began))
+	}()
+	if c.opts.Slow > 0 {
+		slow := time.AfterFunc(c.opts.Slow, func() { c.logSlow(m, "a read waits for a client", began) })
+		defer func() {
+			if !slow.Stop() {
+				c.logSlow(m, "a read has waited for a client", began)
+			}
+		}()
+	}
+	select {
+	case <-m.done:
+		return m.err
+	case <-c.ctx.Done():
+		return ErrNotConn
+	case <-ctx.Done():
+		return c.interrupted()
+	}
+}
+
+func (c *Core) logSlow(m *pinMsg, msg string, began time.Time) {
+	c.log.Warn(msg, append([]any{"for", time.Since(began).Round(time.Millisecond), "file", m.w.f.Oid(), "blk", m.blk}, m.w.l.logName()...)...)
 }
 
 // protect decides, for the at that the watch has in the very critical section, whether the block as of

@@ -17,7 +17,7 @@ import (
 
 // world is a core over a database in memory that is being written to.
 type world struct {
-	t    *testing.T
+	t    testing.TB
 	stor *memstorage.Store
 	db   *zgen.DB
 	f    zodb.Oid
@@ -71,7 +71,7 @@ func (w *world) must(what string, ch <-chan struct{}) {
 }
 
 // eventually waits for a condition.
-func eventually(t *testing.T, what string, cond func() bool) {
+func eventually(t testing.TB, what string, cond func() bool) {
 	t.Helper()
 	for deadline := time.Now().Add(wait.Patience); !cond(); time.Sleep(time.Millisecond) {
 		if time.Now().After(deadline) {
@@ -81,7 +81,7 @@ func eventually(t *testing.T, what string, cond func() bool) {
 }
 
 // mustNot sees that something does not happen, for a while.
-func mustNot[T any](t *testing.T, what string, ch <-chan T) {
+func mustNot[T any](t testing.TB, what string, ch <-chan T) {
 	t.Helper()
 	select {
 	case <-ch:
@@ -99,12 +99,12 @@ func background[T any](fn func() T) <-chan T {
 
 const testBlksize = 4096
 
-func newWorld(t *testing.T, opts Options, init map[Blk]string) *world {
+func newWorld(t testing.TB, opts Options, init map[Blk]string) *world {
 	return newWorldOver(t, opts, init, func(s *memstorage.Store) zodb.Storage { return s })
 }
 
 // newWorldOver has the core see the database through something.
-func newWorldOver(t *testing.T, opts Options, init map[Blk]string, through func(*memstorage.Store) zodb.Storage) *world {
+func newWorldOver(t testing.TB, opts Options, init map[Blk]string, through func(*memstorage.Store) zodb.Storage) *world {
 	w := &world{t: t, stor: memstorage.New(), stops: map[Step]*stop{}}
 	opts.Step = w.step
 	w.db = zgen.New(w, zgen.Options{LeafMax: 3, NodeMax: 3})
@@ -214,7 +214,7 @@ func (w *world) read(blk Blk) string {
 
 // testLink is a client of head/watch that acknowledges by hand.
 type testLink struct {
-	t    *testing.T
+	t    testing.TB
 	l    *Link
 	part string
 }

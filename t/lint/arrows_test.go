@@ -43,9 +43,10 @@ var arrows = []struct {
 	{"fusesrv", []string{"fusesrv", "zcore", "zcore/tree", "zcore/zodb"}},
 	{"p9srv", []string{"p9srv", "zcore", "zcore/tree", "zcore/zodb"}},
 	{"qemu/qemutest", []string{"qemu", "t/wait"}},
+	{"httpsrv", []string{"zcore", "zcore/history", "zcore/zdata", "zcore/zodb"}},
 	{"qemu", []string{"qemu"}},
 	{"t", []string{""}},
-	{"", []string{"fusesrv", "p9srv", "qemu", "zcore"}},
+	{"", []string{"fusesrv", "p9srv", "httpsrv", "qemu", "zcore"}},
 }
 
 // outside says who alone may import a package that is not ours, by prefix.
@@ -60,6 +61,7 @@ var outside = map[string][]string{
 	"github.com/alecthomas/kong":   {""},
 	"github.com/BurntSushi/toml":   {""},
 	"github.com/coreos/go-systemd": {""},
+	"github.com/prometheus":        {"httpsrv"},
 }
 
 type goPackage struct {

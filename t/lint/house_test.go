@@ -11,7 +11,7 @@ import (
 
 // house maps packages to their nodes in docs/house.dot; what is not named here is not in the picture.
 var house = map[string]string{
-	"fusesrv": "fusesrv", "p9srv": "p9srv", "qemu": "qemu", "zcore": "zcore", "zcore/tree": "tree", "zcore/arrays": "arrays", "zcore/history": "history",
+	"fusesrv": "fusesrv", "p9srv": "p9srv", "httpsrv": "httpsrv", "qemu": "qemu", "zcore": "zcore", "zcore/tree": "tree", "zcore/arrays": "arrays", "zcore/history": "history",
 	"zcore/watchproto": "watchproto", "zcore/zdata": "zdata", "zcore/client": "client", "zcore/zodb": "zodb", "zcore/zodb/btree": "btree",
 	"zcore/zodb/record": "record", "zcore/zodb/filestorage": "drivers", "zcore/zodb/zeo": "drivers", "zcore/zodb/neo": "drivers",
 	"zcore/zodb/relstorage": "drivers", "zcore/zodb/demostorage": "drivers",

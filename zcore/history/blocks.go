@@ -111,8 +111,10 @@ func (t *Tail) startLocked(ctx context.Context, key callKey, at zodb.Tid, blksiz
 }
 
 func (t *Tail) loadBlock(ctx context.Context, zblk zodb.Oid, at zodb.Tid, blksize int64) (*Block, error) {
+	end := t.meter.begin(loadBlock)
 	data, serial, err := zdata.LoadBlk(ctx, t.stor, t, zblk, at, blksize)
 	t.answered(err)
+	end(err)
 	if err != nil {
 		return nil, err
 	}

@@ -78,6 +78,8 @@ type Tail struct {
 	calls    map[callKey]*call  // mu; block loads under way
 	shapes   shapes             // has its own mutex, a leaf
 	trimmed  time.Time          // mu; when the list was last trimmed
+
+	meter meter
 }
 
 // published is one commit in the list.

@@ -14,6 +14,8 @@ type mvcc[T any] struct {
 	lru      *list.List                 // of *version[T], most recently used first
 	bytes    int
 	bound    int
+
+	hits, misses int64
 }
 
 type version[T any] struct {
@@ -35,13 +37,19 @@ func (c *mvcc[T]) get(oid zodb.Oid, at zodb.Tid) (*version[T], bool) {
 	for i := len(vs) - 1; i >= 0; i-- {
 		if v := vs[i]; v.serial <= at {
 			if at >= v.until {
-				return nil, false
+				break
 			}
 			c.lru.MoveToFront(v.elem)
+			c.hits++
 			return v, true
 		}
 	}
+	c.misses++
 	return nil, false
+}
+
+func (c *mvcc[T]) stats() CacheStats {
+	return CacheStats{Hits: c.hits, Misses: c.misses, Entries: c.lru.Len(), Bytes: c.bytes, Bound: c.bound}
 }
 
 // put adds a version. Every interval put is true for itself, so of two for one serial the longer is kept.

@@ -23,8 +23,10 @@ func (t *Tail) Node(ctx context.Context, oid zodb.Oid, at zodb.Tid) (*btree.Node
 	t.mu.Unlock()
 	defer hold.Release()
 
+	end := t.meter.begin(loadNode)
 	rec, err := t.stor.LoadAt(ctx, oid, at)
 	t.answered(err)
+	end(err)
 	if err != nil {
 		return nil, 0, err
 	}
@@ -70,8 +72,10 @@ func (t *Tail) Size(ctx context.Context, bf zdata.BigFile, at zodb.Tid) (int64, 
 
 // BigFile loads the state of a ZBigFile as of at.
 func (t *Tail) BigFile(ctx context.Context, oid zodb.Oid, at zodb.Tid) (zdata.BigFile, error) {
+	end := t.meter.begin(loadFile)
 	rec, err := t.stor.LoadAt(ctx, oid, at)
 	t.answered(err)
+	end(err)
 	if err != nil {
 		return zdata.BigFile{}, err
 	}
@@ -100,7 +104,9 @@ func (t *Tail) serialAt(ctx context.Context, oid zodb.Oid, at, floor zodb.Tid) (
 }
 
 // serialInDB asks the storage for a serial.
-func (t *Tail) serialInDB(ctx context.Context, oid zodb.Oid, at zodb.Tid) (zodb.Tid, error) {
+func (t *Tail) serialInDB(ctx context.Context, oid zodb.Oid, at zodb.Tid) (serial zodb.Tid, err error) {
+	end := t.meter.begin(loadSerial)
+	defer func() { end(err) }()
 	if s, ok := t.stor.(zodb.SerialLoader); ok {
 		serial, _, err := s.SerialAt(ctx, oid, at)
 		t.answered(err)

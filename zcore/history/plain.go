@@ -94,5 +94,6 @@ func (t *Tail) Plain(ctx context.Context, zblk zodb.Oid, at zodb.Tid, blksize in
 		return Plain{}, false
 	}
 	t.answered(nil)
+	t.meter.plain.Add(1)
 	return Plain{File: x.File, Off: x.Off + sh.off, Len: sh.size, Serial: x.Serial, check: x.Check, release: release}, true
 }

@@ -158,8 +158,12 @@ type bigFile interface {
 // anyDomain is a file under @<rev>, which looks the same to all domains.
 type anyDomain struct{ *zcore.RevFile }
 
-func (f anyDomain) Read(ctx context.Context, _ *zcore.Domain, size int, off int64) (zcore.Data, error) {
-	return f.RevFile.Read(ctx, size, off)
+func (f anyDomain) Read(ctx context.Context, dom *zcore.Domain, size int, off int64) (zcore.Data, error) {
+	data, err := f.RevFile.Read(ctx, size, off)
+	if err == nil {
+		f.NoteRead(dom, data.Size())
+	}
+	return data, err
 }
 
 // lookup finds a file in the core.

@@ -95,6 +95,7 @@ func (fs *FS) layout() *dir {
 	health.always = !fs.opts.AllFails
 	ctl.add("health", health)
 	ctl.add("stats", fs.newVolatile(fs.statsText, head))
+	ctl.add("state", &stateFile{fs.newVolatile(func() string { return fs.stateText(fs.core.Host()) }, head)})
 	if fs.opts.Debug {
 		debug := fs.newDir(start)
 		debug.add("zhead", fs.newStream(Stream, fs.openZhead, 0o444))

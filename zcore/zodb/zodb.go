@@ -177,6 +177,7 @@ type Connectivity struct {
 	Connected bool
 	Since     time.Time // since when that is so
 	Err       error     // why there is none, as of the last attempt; nil while connected
+	Lost      int64     // how often a connection was lost
 }
 
 // Connector is implemented by drivers that may lose their server and find it again by themselves.

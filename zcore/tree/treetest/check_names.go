@@ -18,7 +18,7 @@ var statNames = []string{"BigFile", "RevHead", "ZHeadLink", "WatchLink", "Watch"
 func checkLayout(e *Env) error {
 	want := map[string][]string{
 		"":      {".wcfs", "head"},
-		".wcfs": {"zurl", "pintimeout", "version", "health", "stats"},
+		".wcfs": {"zurl", "pintimeout", "version", "health", "stats", "state"},
 		"head":  {"at", "watch", "watch9", "base", "bigfile"},
 	}
 	if !e.NoBase {

@@ -109,18 +109,21 @@ func (s *Storage) Close() error { return errors.Join(s.changes.Close(), s.base.C
 
 // Connectivity implements zodb.Connector: a part that is away counts, else the one that came back last.
 func (s *Storage) Connectivity() (c zodb.Connectivity, ok bool) {
+	var lost int64
 	for _, part := range []zodb.Storage{s.changes, s.base} {
 		conn, is := part.(zodb.Connector)
 		if !is {
 			continue
 		}
 		p, has := conn.Connectivity()
+		lost += p.Lost
 		switch {
 		case !has:
 		case !ok, c.Connected && !p.Connected, c.Connected == p.Connected && p.Connected == p.Since.After(c.Since):
 			c, ok = p, true
 		}
 	}
+	c.Lost = lost
 	return c, ok
 }
 

@@ -27,6 +27,7 @@ type Storage struct {
 	changed   chan struct{} // guarded by mu; closed and replaced when cur or fatal changes
 	lastErr   error         // guarded by mu; why there is no session
 	since     time.Time     // guarded by mu; since when there is one, or none
+	losses    int64         // guarded by mu; how often there was none any more
 	fatal     error         // guarded by mu; set once, when there will be none any more
 	following bool          // guarded by mu; Follow was called
 
@@ -199,6 +200,9 @@ func (s *Storage) publish(x *session, err error) {
 	if s.since.IsZero() || (x == nil) != (s.cur == nil) {
 		s.since = time.Now()
 	}
+	if x == nil && s.cur != nil {
+		s.losses++
+	}
 	s.cur, s.lastErr = x, err
 	s.announce()
 }
@@ -210,6 +214,7 @@ func (s *Storage) fail(err error) {
 	if s.fatal == nil {
 		if s.cur != nil {
 			s.since = time.Now()
+			s.losses++
 		}
 		s.fatal, s.cur = err, nil
 		s.announce()
@@ -220,7 +225,7 @@ func (s *Storage) fail(err error) {
 func (s *Storage) Connectivity() (c zodb.Connectivity, ok bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	c = zodb.Connectivity{Connected: s.cur != nil, Since: s.since}
+	c = zodb.Connectivity{Connected: s.cur != nil, Since: s.since, Lost: s.losses}
 	switch {
 	case s.fatal != nil:
 		c.Err = s.fatal

@@ -176,7 +176,10 @@ func (s *Storage) outage(err error) {
 	}
 	lost := err != nil && (s.lost || now.Sub(s.failing) > outageLog)
 	changed := lost != s.lost
-	if changed && !lost {
+	switch {
+	case changed && lost:
+		s.losses++
+	case changed:
 		s.back = now
 	}
 	s.lost, s.lostErr = lost, err
@@ -194,9 +197,9 @@ func (s *Storage) Connectivity() (c zodb.Connectivity, ok bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.lost {
-		return zodb.Connectivity{Since: s.failing, Err: s.lostErr}, true
+		return zodb.Connectivity{Since: s.failing, Err: s.lostErr, Lost: s.losses}, true
 	}
-	return zodb.Connectivity{Connected: true, Since: s.back}, true
+	return zodb.Connectivity{Connected: true, Since: s.back, Lost: s.losses}, true
 }
 
 // backoff is how long to wait before the next attempt: at once, then 10 ms doubling up to 1 s.

@@ -122,6 +122,7 @@ type Storage struct {
 	failing time.Time // of the first failure since the last success, zero if none; guarded by mu
 	lost    bool      // an outage was logged and is not over; guarded by mu
 	lostErr error     // what failed last while it is; guarded by mu
+	losses  int64     // outages so far; guarded by mu
 	back    time.Time // when the last outage was over, or the database opened; guarded by mu
 	packed  zodb.Tid  // newest pack that was logged; guarded by mu
 }

@@ -28,6 +28,7 @@ type Storage struct {
 	changed   chan struct{} // guarded by mu; closed and replaced when cur or fatal changes
 	lastErr   error         // guarded by mu; why there is no connection
 	since     time.Time     // guarded by mu; since when there is one, or none
+	losses    int64         // guarded by mu; how often there was none any more
 	fatal     error         // guarded by mu; set once, when there will be none any more
 	following bool          // guarded by mu; Follow was called
 
@@ -237,6 +238,9 @@ func (s *Storage) publish(c *conn, err error) {
 	if s.since.IsZero() || (c == nil) != (s.cur == nil) {
 		s.since = time.Now()
 	}
+	if c == nil && s.cur != nil {
+		s.losses++
+	}
 	s.cur, s.lastErr = c, err
 	s.announce()
 }
@@ -248,6 +252,7 @@ func (s *Storage) fail(err error) {
 	if s.fatal == nil {
 		if s.cur != nil {
 			s.since = time.Now()
+			s.losses++
 		}
 		s.fatal, s.cur = err, nil
 		s.announce()
@@ -258,7 +263,7 @@ func (s *Storage) fail(err error) {
 func (s *Storage) Connectivity() (c zodb.Connectivity, ok bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	c = zodb.Connectivity{Connected: s.cur != nil, Since: s.since}
+	c = zodb.Connectivity{Connected: s.cur != nil, Since: s.since, Lost: s.losses}
 	switch {
 	case s.fatal != nil:
 		c.Err = s.fatal
