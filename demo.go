@@ -108,13 +108,14 @@ func (d *demo) start() error {
 	}
 	serve := serveCmd{ZURL: fileURL(path), Mount: mnt, usedHere: true}
 	serve.P9.Addr = []string{"unix:" + sock}
+	serve.HTTP = "127.0.0.1:0"
 	if d.srv, err = serve.start(d.p); err != nil {
 		return err
 	}
 	if d.nine, err = p9srv.NewClient(d.p.ctx, d.srv.bound[0], "", p9srv.DialOptions{}); err != nil {
 		return err
 	}
-	fmt.Fprintf(d.p.stdout, "database  %s\nmount     %s\n9P        %s\nbigfiles  %s\n\n", path, mnt, d.srv.bound[0], d.files())
+	fmt.Fprintf(d.p.stdout, "database  %s\nmount     %s\n9P        %s\npage      %s\nbigfiles  %s\n\n", path, mnt, d.srv.bound[0], d.srv.webURL, d.files())
 	fmt.Fprintf(d.p.stdout, "commit  tid               changed blocks              seen by FUSE and 9P  @%s\n", d.old)
 	return nil
 }

@@ -8,5 +8,5 @@
 // (the map, data of a block) is loaded by few at a time, and by nobody whom clients wait for. Everything the browser loads
 // comes from this binary.
 //
-// Locks: Server.mu and fileMap.mu are leaves; nothing is loaded or sent under them.
+// Locks: maps.mu, then fileMap.mu; states.mu, under which a State is made, then users.mu. Nothing is loaded or sent under them.
 package httpsrv

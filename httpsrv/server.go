@@ -14,6 +14,7 @@ import (
 	"os"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus/promhttp"
@@ -47,6 +48,7 @@ type Counter struct {
 type Server struct {
 	opts    Options
 	handler http.Handler
+	maps    maps
 	http    *http.Server
 	done    chan struct{}
 	cleanup func()
@@ -55,6 +57,10 @@ type Server struct {
 
 	ctx    context.Context // ends with Close: streams of events end
 	cancel context.CancelFunc
+	users  users
+	states states
+
+	streams atomic.Int64 // of events
 }
 
 // ErrUsage says that an address is not one to serve at.
@@ -64,6 +70,7 @@ var ErrUsage = errors.New("not an address to serve HTTP at")
 func New(opts Options) *Server {
 	s := &Server{opts: opts, done: make(chan struct{}), cleanup: func() {}}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
+	s.maps.m, s.maps.next, s.maps.one = map[zodb.Oid]*fileMap{}, map[zodb.Oid]*fileMap{}, make(chan struct{}, 1)
 	s.handler = s.routes()
 	return s
 }
@@ -77,6 +84,7 @@ func (s *Server) routes() http.Handler {
 	mux.HandleFunc("GET /debug/pprof/profile", pprof.Profile)
 	mux.HandleFunc("GET /debug/pprof/trace", pprof.Trace)
 	mux.HandleFunc("GET /debug/pprof/symbol", pprof.Symbol)
+	s.pageRoutes(mux)
 	return mux
 }
 
@@ -107,6 +115,7 @@ func (s *Server) Close() {
 		s.http.Close()
 		<-s.done
 	}
+	s.maps.running.Wait()
 	s.cleanup()
 }
 

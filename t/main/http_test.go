@@ -4,14 +4,19 @@ import (
 	"context"
 	"encoding/json"
 	"io"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"os"
 	"path/filepath"
+	"reflect"
 	"strings"
 	"testing"
+	"time"
 
 	"wcfs/t/served"
+	"wcfs/zcore/zdata/zgen"
+	"wcfs/zcore/zodb/fswriter"
 )
 
 // webAddress is where a process says that it serves HTTP.
@@ -88,4 +93,62 @@ func TestHTTPUsage(t *testing.T) {
 			t.Errorf("--http %s: exit %d: %s", addr, code, stderr)
 		}
 	}
+}
+
+// The map of a bigfile has the revisions that `wcfs history` finds, block by block: the two go different ways.
+func TestMapIsHistory(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "Data.fs")
+	w, err := fswriter.Create(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer w.Close()
+	seed := uint64(time.Now().UnixNano())
+	t.Logf("seed %d", seed)
+	db, rng := zgen.New(w, zgen.Options{LeafMax: 3, NodeMax: 3}), rand.New(rand.NewPCG(seed, 1))
+	for range 60 {
+		if _, err := db.Random(rng, zgen.Mix{}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	mnt := t.TempDir()
+	p := serve(t, mnt, "serve", "--mount", mnt, "--http", "127.0.0.1:0", "file://"+path)
+	url := webAddress(p)
+	type rev struct {
+		Tid    string
+		Size   int64
+		Blocks []int64
+	}
+	files := 0
+	for _, oid := range db.Files(db.Head()) {
+		out, stderr, code := run(t, "history", "--json", "file://"+path, oid.String())
+		var want, got []rev
+		for dec := json.NewDecoder(strings.NewReader(out)); dec.More(); {
+			var r rev
+			if err := dec.Decode(&r); err != nil {
+				t.Fatal(err)
+			}
+			want = append(want, r)
+		}
+		if code != 0 {
+			t.Logf("history of %s: %s", oid, stderr)
+			continue
+		}
+		p.Until("the map of "+oid.String(), func() bool {
+			_, text := fetch(t, http.DefaultClient, url+"api/map?w=10&h=10&file="+oid.String())
+			return strings.Contains(text, `"done":true`)
+		})
+		_, text := fetch(t, http.DefaultClient, url+"api/revs?n=1000&file="+oid.String())
+		if err := json.Unmarshal([]byte(text), &got); err != nil {
+			t.Fatal(err)
+		}
+		if !reflect.DeepEqual(got, want) {
+			t.Errorf("%s: map\n%+v\nhistory\n%+v", oid, got, want)
+		}
+		files++
+	}
+	if files == 0 {
+		t.Error("no bigfile was compared")
+	}
+	p.End()
 }
