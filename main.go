@@ -46,6 +46,7 @@ type cli struct {
 	Serve   serveCmd   `cmd:"" help:"Serve a database over FUSE, 9P or both."`
 	Status  statusCmd  `cmd:"" help:"Tell whether a mount or 9P address answers, and what it serves."`
 	Wait    waitCmd    `cmd:"" help:"Wait until a mount or 9P address serves, and its head has come to a transaction."`
+	Top     topCmd     `cmd:"" help:"Show clients by what they make others wait for, bigfiles, database and head, as they change."`
 	Stop    stopCmd    `cmd:"" help:"Unmount, and end the server, by force if need be."`
 	Ls      lsCmd      `cmd:"" help:"List a directory of the tree."`
 	Stat    statCmd    `cmd:"" help:"Show attributes of a file of the tree."`

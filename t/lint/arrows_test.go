@@ -58,6 +58,7 @@ var outside = map[string][]string{
 	"github.com/kisielk/og-rek":    {"zcore/zodb", "t"},
 	"github.com/vmihailenco":       {"zcore/zodb/zeo", "zcore/zodb/neo", "t"},
 	"github.com/fsnotify":          {"zcore/zodb/filestorage", "t"},
+	"charm.land":                   {""},
 	"github.com/alecthomas/kong":   {""},
 	"github.com/BurntSushi/toml":   {""},
 	"github.com/coreos/go-systemd": {""},

@@ -224,6 +224,9 @@ func TestPinOnThePage(t *testing.T) {
 		out, _ := exec.Command(wcfsPath, "status", s.mnt).Output()
 		return strings.Contains(string(out), "degraded") && strings.Contains(string(out), who)
 	})
+	if out, err := exec.Command(wcfsPath, "top", "--once", s.mnt).Output(); err != nil || !strings.Contains(string(out), who+" ") || !strings.Contains(string(out), f.String()+" #3") {
+		t.Errorf("top: %v\n%s", err, out)
+	}
 	b.wait(`document.querySelector("#health").className === "degraded"`)
 	b.shot("stalled")
 	b.sound()
