@@ -116,6 +116,16 @@ func TestCommitRate(t *testing.T) {
 	t.Logf("readers saw %d of %d revisions", len(seen), n)
 }
 
+// nextReal passes over commits without objects: head takes the tid of a commit whose writer was killed, as Python does.
+func nextReal(t *testing.T, commits <-chan zodb.Commit) zodb.Commit {
+	t.Helper()
+	for {
+		if c := next(t, commits); len(c.Oids) > 0 || c.Gap != 0 {
+			return c
+		}
+	}
+}
+
 // The writer is killed: once between writing a transaction and committing it, then at any moment of
 // a row of commits. What is followed is what the next writer finds.
 func TestKilledWriter(t *testing.T) {
@@ -143,7 +153,7 @@ func TestKilledWriter(t *testing.T) {
 		w.Do(t, "vote", "x", obj(5000))
 		w.Do(t, "abort", "x", nil)
 		want := w.Do(t, "commit", "x", obj(200)).TidOf(t)
-		c := next(t, commits)
+		c := nextReal(t, commits)
 		if c.Tid != want {
 			t.Fatalf("got %+v, want %s", c, want)
 		}
@@ -156,7 +166,7 @@ func TestKilledWriter(t *testing.T) {
 			hammered <- err
 		}()
 		for range 20 {
-			got = append(got, next(t, commits).Tid)
+			got = append(got, nextReal(t, commits).Tid)
 		}
 		w.Kill()
 		if err := <-hammered; err == nil {
@@ -165,7 +175,7 @@ func TestKilledWriter(t *testing.T) {
 		w = start()
 		last := w.Do(t, "commit", "x", obj(1)).TidOf(t)
 		for got[len(got)-1] != last {
-			got = append(got, next(t, commits).Tid)
+			got = append(got, nextReal(t, commits).Tid)
 		}
 	}
 	var want []zodb.Tid
