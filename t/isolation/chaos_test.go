@@ -249,14 +249,12 @@ func (c *chaosRun) halfOpen() {
 // spoil has one file, or one block of it, go, and sees that its readers are told so.
 func (c *chaosRun) spoil(how string) {
 	t := c.t
-	oid := c.victims.line(t, "new")
-	name := filepath.Join(c.mnt, "head/bigfile", oid)
-	var f *os.File
-	wait.Until(t, "a new file", func() (ok bool) {
-		var err error
-		f, err = os.Open(name)
-		return err == nil
-	})
+	oid, made, _ := strings.Cut(c.victims.line(t, "new"), " ")
+	wait.Until(t, "a new file", func() bool { return c.file("head/at") >= made })
+	f, err := os.Open(filepath.Join(c.mnt, "head/bigfile", oid))
+	if err != nil {
+		t.Fatal(err)
+	}
 	defer f.Close()
 	buf := make([]byte, 4096)
 	if _, err := f.ReadAt(buf, 0); err != nil {

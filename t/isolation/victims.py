@@ -2,8 +2,8 @@
 
 usage: victims.py HOST PORT BLKSIZE
 
-It reads lines and answers each with one: `new` with the oid of a bigfile of two blocks, `HOW OID` with the tid of the commit
-that spoilt it. HOW is deleted, blksize, table, state or block (its first one).
+It reads lines and answers each with one: `new` with the oid of a bigfile of two blocks and the tid of its commit, `HOW OID`
+with the tid of the commit that spoilt it. HOW is deleted, blksize, table, state or block (its first one).
 """
 
 import sys
@@ -48,7 +48,7 @@ def main():
             for blk in range(2):
                 f.set(blk, bytes([n % 255 + 1]) * blksize, ZBlk0)
             transaction.commit()
-            print(f._p_oid.hex(), flush=True)
+            print(f._p_oid.hex(), stor.lastTransaction().hex(), flush=True)
             continue
         oid = bytes.fromhex(oid)
         f = conn.get(oid)

@@ -27,27 +27,27 @@ func coreMutants() []mutant {
 			},
 		},
 		{
-			name: "pages-stay", quick: true, file: "zcore/pagecache_drop.go",
+			name: "pages-stay", file: "zcore/pagecache_drop.go",
 			why:   "changed blocks are not invalidated",
 			edits: []edit{{"return c.pc.Invalidate(f.Oid(), int64(blk)*f.h.Blksize, f.h.Blksize)", "return nil"}},
 		},
 		{
-			name: "no-grace", file: "zcore/pagecache_drop.go",
+			name: "no-grace", run: "TestBlockIsLeftAlone", file: "zcore/pagecache_drop.go",
 			why:   "a block is invalidated while a READ of it is under way",
 			edits: []edit{{"if err := c.waitQuiet(ctx, f, blk, t); err != nil {", "if err := ctx.Err(); err != nil {"}},
 		},
 		{
-			name: "upload-unchecked", quick: true, file: "zcore/pagecache_drop.go",
+			name: "upload-unchecked", file: "zcore/pagecache_drop.go",
 			why:   "a block that has changed since it was read is uploaded",
 			edits: []edit{{"if !c.tail.Unchanged(f.h, blk, g.r.view, g.m) {", "if f == nil {"}},
 		},
 		{
-			name: "upload-unlocked", file: "zcore/pagecache_drop.go",
+			name: "upload-unlocked", run: "TestUploadTo", file: "zcore/pagecache_drop.go",
 			why:   "a block is invalidated between the check and its upload",
 			edits: []edit{{"defer unlock()\n\tif !c.tail.Unchanged", "unlock()\n\tif !c.tail.Unchanged"}},
 		},
 		{
-			name: "retrieve-trusted", file: "zcore/pagecache_keep.go",
+			name: "retrieve-trusted", run: "TestWrongPages", file: "zcore/pagecache_keep.go",
 			why:   "what the kernel returns is stored under @rev unseen",
 			edits: []edit{{"if c.tail.Hash(data) != save.Hash {", "if save.Hash == 0 {"}},
 		},
@@ -57,12 +57,12 @@ func coreMutants() []mutant {
 			edits: []edit{{"b != nil && b.Serial == save.Serial {", "b != nil {"}, {"k.ch.tid-1); b != nil", "k.ch.tid); b != nil"}},
 		},
 		{
-			name: "zhead-early", file: "zcore/commit.go",
+			name: "zhead-early", run: "TestHeadDoesNot", file: "zcore/commit.go",
 			why:   "a commit is said to be applied while old blocks are still on their way",
 			edits: []edit{{"\t\t\td.f.waitKept(ctx, help)\n", "\t\t\t_ = d\n"}},
 		},
 		{
-			name: "kept-in-part", file: "zcore/pagecache_keep.go",
+			name: "kept-in-part", run: "TestPartIsNot", file: "zcore/pagecache_keep.go",
 			why:   "a block of which only a part is cached is kept",
 			edits: []edit{{"return first && last", "return first || last"}},
 		},
@@ -87,12 +87,12 @@ func coreMutants() []mutant {
 			edits: []edit{{"b.oldDone = later(b.oldDone, b.newDone)", "b.oldDone = b.newDone"}},
 		},
 		{
-			name: "no-pins-on-read", file: "zcore/read.go",
+			name: "no-pins-on-read", run: "TestPackBelow", file: "zcore/read.go",
 			why:   "older watches are not told before a block is shown",
 			edits: []edit{{"msgs, perr := f.pinReaders(ctx, dom, blk, r.view)\n", "var msgs []*pinMsg\n\tperr := ctx.Err()\n"}},
 		},
 		{
-			name: "acks-not-waited", quick: true, file: "zcore/erred.go",
+			name: "acks-not-waited", file: "zcore/erred.go",
 			why:   "a block is shown before the watches that must not see it have acknowledged",
 			edits: []edit{{"return c.waitPins(ctx, msgs)\n", "return nil\n"}},
 		},
@@ -107,7 +107,7 @@ func coreMutants() []mutant {
 			edits: []edit{
 				{"\t\"fmt\"\n", "\t\"fmt\"\n\t\"slices\"\n"},
 				{"\t\t\tif len(p.queue) == 1 {\n\t\t\t\tgo w.send(blk, p, m)\n\t\t\t}\n", `			go func() {
-				m.err = w.sendOne(blk, m.rev)
+				m.err = w.sendOne(blk, p, m)
 				w.mu.Lock()
 				p.queue = slices.DeleteFunc(p.queue, func(q *pinMsg) bool { return q == m })
 				w.mu.Unlock()
@@ -135,12 +135,12 @@ func coreMutants() []mutant {
 			},
 		},
 		{
-			name: "at-not-rechecked", file: "zcore/watch_pin.go",
+			name: "at-not-rechecked", run: "TestPinDecidedAs", file: "zcore/watch_pin.go",
 			why:   "a pin is decided for an at that the watch has left meanwhile",
 			edits: []edit{{"if w.at == at {", "if w.at >= at {"}},
 		},
 		{
-			name: "newer-decision-overridden", file: "zcore/watch_pin.go",
+			name: "newer-decision-overridden", run: "TestNewerDecision", file: "zcore/watch_pin.go",
 			why:   "an advance unpins what a read has pinned meanwhile as of a newer view",
 			edits: []edit{{"if p.at != at || p.view <= v {", "if p.at <= at {"}},
 		},
@@ -148,6 +148,28 @@ func coreMutants() []mutant {
 			name: "watch-ahead-of-head", file: "zcore/watch_setup.go",
 			why:   "a watch is set up at a revision that is not announced",
 			edits: []edit{{"\tif err := c.waitHead(ctx, r.At); err != nil {\n\t\treturn errRemoved\n\t}\n\thold", "\thold"}},
+		},
+		{
+			name: "bound-before-hold", run: "TestHoldComes", file: "zcore/watch_setup.go",
+			why: "what a watch depends on is forgotten between the check of the bound and the hold",
+			edits: []edit{
+				{"\thold := c.tail.Hold(r.least())\n\tc.step(StepWatchHold)\n\tf, err := l.checkAt(r)\n", "\tf, err := l.checkAt(r)\n\tc.step(StepWatchHold)\n\thold := c.tail.Hold(r.least())\n"},
+			},
+		},
+		{
+			name: "old-end-stays", run: "TestZerosPast", file: "zcore/pagecache_drop.go",
+			why:   "zeros past an old end stay in a page where blocks end inside it",
+			edits: []edit{{"d.resize && was%c.pageSize != 0 {", "d.resize && was%c.pageSize < 0 {"}},
+		},
+		{
+			name: "closed-with-a-pin", run: "TestLinkClosedWith", file: "zcore/watch_link.go",
+			why:   "a client that closes its link with a pin outstanding goes on",
+			edits: []edit{{"if !owed || ended ||", "if owed || !owed || ended ||"}},
+		},
+		{
+			name: "closed-link-unnoticed", run: "TestLinkClosedWith", file: "zcore/watch_pin.go",
+			why:   "nor is that taken for a fault by who waits for the pin",
+			edits: []edit{{"return \"watch link closed\"", "return \"\""}},
 		},
 		{
 			name: "set-up-without-pins", file: "zcore/watch_setup.go",
@@ -198,7 +220,7 @@ func coreMutants() []mutant {
 			edits: []edit{{"\t\tr.renew()\n", ""}},
 		},
 		{
-			name: "end-acknowledges", run: "TestEndOfTheCore", file: "zcore/watch_pin.go",
+			name: "end-acknowledges", run: "TestEndIsNo", file: "zcore/watch_pin.go",
 			why:   "when the server ends, readers that wait for pins are shown what others must not see",
 			edits: []edit{{"case l.c.ctx.Err() != nil:", "case l.c.isFailed():"}},
 		},
@@ -208,7 +230,7 @@ func coreMutants() []mutant {
 			edits: []edit{{"return c.killing[pid] == 1, func() {", "return true, func() {"}},
 		},
 		{
-			name: "late-nak-kills", run: "TestNakRight", file: "zcore/watch_pin.go",
+			name: "late-nak-kills", run: "TestLateReply", file: "zcore/watch_pin.go",
 			why:   "a client that stops a watch and then says nak to its pin is killed",
 			edits: []edit{{"if msg == \"ack\" || w.ctx.Err() != nil {", "if msg == \"ack\" {"}},
 		},
@@ -220,7 +242,7 @@ func coreMutants() []mutant {
 		{
 			name: "streams-out-of-order", run: "TestStreamsAscend", file: "zcore/watch_link.go",
 			why:   "requests made at once come in another order than that of their streams",
-			edits: []edit{{"\tif !l.ended { // here, so that streams ascend\n\t\tl.out = append(l.out, watch.Line(stream, msg)...)\n\t}\n\tl.mu.Unlock()\n\tl.wake()\n", "\tl.mu.Unlock()\n\tl.push(stream, msg)\n"}},
+			edits: []edit{{"\tif !l.ended { // here, so that streams ascend\n\t\tl.out = append(l.out, watchproto.Line(stream, msg)...)\n\t}\n\tl.mu.Unlock()\n\tl.wake()\n", "\tl.mu.Unlock()\n\tif stream%4 == 0 {\n\t\ttime.Sleep(time.Millisecond)\n\t}\n\tl.push(stream, msg)\n"}},
 		},
 		{
 			name: "reader-not-woken", run: "TestTwoReaders", limit: 30 * time.Second, file: "zcore/watch_link.go",
@@ -262,7 +284,7 @@ func baseMutants() []mutant {
 			name: "base-sets-shared", file: "zcore/watch_base.go",
 			why: "a read in one domain waits for the watches of another",
 			edits: []edit{
-				{"func (d *Domain) base(", "var shared = newDomain(\"\", false)\n\nfunc (d *Domain) base("},
+				{"func (d *Domain) base(", "var shared = newDomain(\"\", false, 1<<20)\n\nfunc (d *Domain) base("},
 				{"\td.mu.Lock()\n\tdefer d.mu.Unlock()\n\ts := d.bases[key]", "\td = shared\n\td.mu.Lock()\n\tdefer d.mu.Unlock()\n\ts := d.bases[key]"},
 			},
 		},
@@ -274,7 +296,7 @@ func baseMutants() []mutant {
 			},
 		},
 		{
-			name: "base-marks-forgotten", quick: true, file: "zcore/watch_table.go",
+			name: "base-marks-forgotten", file: "zcore/watch_table.go",
 			why:   "what was read is forgotten when the last watch ends, and the guest's kernel still has it",
 			edits: []edit{{"\tdelete(s.watches, w)\n", "\tdelete(s.watches, w)\n\tif len(s.watches) == 0 {\n\t\tclear(s.read)\n\t}\n"}},
 		},

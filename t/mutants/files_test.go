@@ -4,7 +4,7 @@ package mutants
 func fileMutants() []mutant {
 	return in("zcore", "TestIsolation|FileFails|FileThatFails|TestHealth", nil, []mutant{
 		{
-			name: "failed-file-answers", quick: true, file: "zcore/read.go",
+			name: "failed-file-answers", file: "zcore/read.go",
 			why:   "a READ whose pins are off, as its file has failed, is answered with what a client must not see",
 			edits: []edit{{"if failed := f.failed(); failed != nil { // as above", "if failed := f.failed(); failed != nil && blk < 0 {"}},
 		},

@@ -4,9 +4,14 @@ package mutants
 func historyMutants() []mutant {
 	return in("zcore/history", "TestOracle", []string{"-histories", "1500"}, []mutant{
 		{
-			name: "track-unchecked", quick: true, file: "zcore/history/track.go",
+			name: "track-unchecked", file: "zcore/history/track.go",
 			why:   "a lookup that a published commit has outdated is tracked",
 			edits: []edit{{"\tif w != 0 {\n\t\treturn w\n\t}\n\tif f.Lost()", "\tif f.Lost()"}},
+		},
+		{
+			name: "file-unchecked", pkg: "zcore", run: "TestZBigFileThat", file: "zcore/history/track.go",
+			why:   "a ZBigFile that changes while it is looked up is served as it was",
+			edits: []edit{{"max(t.touchedAfter(bf.Oid, v), t.pathTouched(path, v))", "t.pathTouched(path, v)"}},
 		},
 		{
 			name: "node-uncapped", pkg: "zcore", run: "TestNodeLoaded", file: "zcore/history/nodes.go",
@@ -99,12 +104,12 @@ func historyMutants() []mutant {
 			edits: []edit{{"for len(revs) >= 2 && revs[1] <= tail {", "for len(revs) >= 1 && revs[0] <= tail {"}},
 		},
 		{
-			name: "rev-by-serial", quick: true, file: "zcore/history/revat.go",
+			name: "rev-by-serial", file: "zcore/history/revat.go",
 			why:   "when the ZBlk changed counts, not when the block came to be mapped to it",
 			edits: []edit{{"changed := pathMax(path)\n", "changed := min(best, pathMax(path))\n"}},
 		},
 		{
-			name: "end-points-compared", quick: true, file: "zcore/history/revat.go",
+			name: "end-points-compared", file: "zcore/history/revat.go",
 			why: "a block that was another and is as before again counts as unchanged",
 			edits: []edit{{"\t\tout = append(out, blk)\n", `		m1, _, _ := t.Lookup(ctx, f.BigFile, blk, at)
 		m2, _, _ := t.Lookup(ctx, f.BigFile, blk, v)

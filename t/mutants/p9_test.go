@@ -42,7 +42,7 @@ func p9Mutants() []mutant {
 			edits: []edit{{"if r.old != nil && r.newFile != nil {", "if false {"}},
 		},
 		{
-			name: "refused-conn-counted", quick: true, run: "TestRefusedIsNotCounted", file: "p9srv/server.go",
+			name: "refused-conn-counted", run: "TestRefusedIsNotCounted", file: "p9srv/server.go",
 			why: "connections that were refused keep others out",
 			edits: []edit{
 				{"\tif !s.takeConn() {\n", "\tdefer s.conns.Add(-1)\n\tif s.conns.Add(1) > int64(s.opts.MaxConns) {\n"},

@@ -5,17 +5,26 @@ import (
 	"encoding/json"
 	"errors"
 	"flag"
+	"math/rand/v2"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
 	"wcfs/t/wait"
 )
 
-var allFlag = flag.Bool("all", os.Getenv("WCFS_SOAK") != "", "run every mutant, not only the quick ones")
+var (
+	allFlag  = flag.Bool("all", os.Getenv("WCFS_SOAK") != "", "run every mutant, not only a random tenth")
+	seedFlag = flag.Uint64("seed", 0, "of the random tenth; 0: by the clock")
+)
+
+// budget is how much CPU time the random tenth may take.
+const budget = 2 * time.Minute
 
 // root is the module, as seen from here.
 const root = "../.."
@@ -29,8 +38,9 @@ type mutant struct {
 	pkg   string // whose tests must notice
 	run   string // which tests, as -run takes them
 	args  []string
-	limit time.Duration // a test that hangs has noticed; this is when it is ended
-	quick bool          // part of make test
+	limit time.Duration // when a test that hangs is ended
+	hangs bool          // a test that hangs has noticed
+	cheap bool          // part of make test, now and then
 }
 
 // edit replaces text that is in the file exactly once.
@@ -39,6 +49,7 @@ type edit struct{ old, new string }
 // TestMutants applies one mutant at a time; each must be caught.
 func TestMutants(t *testing.T) {
 	seen := map[string]bool{}
+	chosen := tenth(t)
 	for _, m := range table() {
 		if seen[m.name] {
 			t.Errorf("two mutants are called %s", m.name)
@@ -46,11 +57,45 @@ func TestMutants(t *testing.T) {
 		seen[m.name] = true
 		t.Run(m.name, func(t *testing.T) {
 			overlay := m.overlay(t)
-			if m.quick || *allFlag {
+			switch {
+			case *allFlag:
+				m.mustBeCaught(t, overlay)
+			case chosen[m.name] && spent() > budget:
+				t.Log("not run: the tenth has had its time")
+			case chosen[m.name]:
 				m.mustBeCaught(t, overlay)
 			}
 		})
 	}
+}
+
+// tenth chooses a random tenth of the mutants, of those that are cheap.
+func tenth(t *testing.T) map[string]bool {
+	seed := *seedFlag
+	if seed == 0 {
+		seed = uint64(time.Now().UnixNano()) >> 1
+	}
+	all := table()
+	n := len(all) / 10
+	all = slices.DeleteFunc(all, func(m mutant) bool { return !m.cheap })
+	rand.New(rand.NewPCG(seed, 0)).Shuffle(len(all), func(i, j int) { all[i], all[j] = all[j], all[i] })
+	chosen := map[string]bool{}
+	for _, m := range all[:n] {
+		chosen[m.name] = true
+	}
+	if !*allFlag {
+		t.Logf("go test ./t/mutants -run TestMutants -seed %d: %d mutants", seed, n)
+	}
+	return chosen
+}
+
+// spent is the CPU time of the tests that were run.
+func spent() time.Duration {
+	var u syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_CHILDREN, &u); err != nil {
+		panic(err)
+	}
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }
 
 // Without a mutant the same runs must succeed: else being caught means nothing.
@@ -58,7 +103,7 @@ func TestNoMutant(t *testing.T) {
 	done := map[string]bool{}
 	for _, m := range table() {
 		key := m.pkg + m.run + strings.Join(m.args, " ")
-		if done[key] || !m.quick && !*allFlag {
+		if done[key] || !*allFlag {
 			continue
 		}
 		done[key] = true
@@ -110,6 +155,10 @@ func (m mutant) mustBeCaught(t *testing.T, overlay string) {
 		t.Fatalf("there is no test %s in %s", m.run, m.pkg)
 	case err == nil:
 		t.Fatalf("nobody noticed (%s): %s", took, m.why)
+	case !m.hangs && strings.Contains(out, "panic: test timed out") && !strings.Contains(out, "--- FAIL"):
+		t.Fatalf("the machine was too slow to tell (%s): %s", took, m.why)
+	case !strings.Contains(out, "--- FAIL") && !strings.Contains(out, "panic: ") && !strings.Contains(out, "fatal error: "):
+		t.Fatalf("no test failed, the run did:\n%s", out)
 	}
 	t.Logf("%s: %s", took, verdict(out))
 }

@@ -5,7 +5,7 @@ package mutants
 func qidMutants() []mutant {
 	return in("zcore/tree", "TestNumbers|TestRevisionsAreForgotten|TestSuite$", nil, []mutant{
 		{
-			name: "qids-of-last-instance", quick: true, file: "zcore/tree/fs.go",
+			name: "qids-of-last-instance", file: "zcore/tree/fs.go",
 			why:   "a server that is started anew gives out the numbers of the one before it",
 			edits: []edit{{"(1 + rand.Uint64N(1<<(63-inoBits)-1)) << inoBits", "(1 + rand.Uint64N(1)) << inoBits"}},
 		},
