@@ -34,6 +34,8 @@ type program struct {
 	level  slog.LevelVar // of log
 	flush  func()        // writes out what is left of the log
 
+	logFormat string // "" is text
+
 	args    []string       // of the command line
 	verbose int            // how many -v
 	signals *serverSignals // nil where no server runs
@@ -141,6 +143,6 @@ func (p *program) newLogger(verbose bool) {
 	if verbose {
 		p.level.Set(slog.LevelDebug)
 	}
-	p.log = slog.New(slog.NewTextHandler(p.stderr, &slog.HandlerOptions{Level: &p.level}))
+	p.log = slog.New(logHandler(p.logFormat, p.stderr, &p.level))
 	slog.SetDefault(p.log)
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"strings"
 	"time"
 
@@ -42,7 +43,9 @@ type serveCmd struct {
 	Config      string `placeholder:"FILE" help:"Take options from this TOML file: their names without dashes are its keys, and zurl is the database."`
 	PrintConfig bool   `help:"Print the options with their values, and where they are from, as such a file; serve nothing."`
 
-	Daemon  bool   `help:"Go to the background, and return when the tree is served."`
+	Daemon    bool   `help:"Go to the background, and return when the tree is served."`
+	LogFormat string `name:"log-format" enum:"text,json,journal" default:"text" help:"Lines of the log: text, json, or journal, which has priorities for systemd's journal and no time."`
+
 	LogFile string `placeholder:"FILE" help:"Append the log to this file instead of writing it to stderr."`
 
 	boundOptions
@@ -105,6 +108,8 @@ func (c *serveCmd) serve(p *program) error {
 			return err
 		}
 	}
+	p.logFormat = c.LogFormat
+	p.newLogger(p.level.Level() == slog.LevelDebug)
 	p.signals = p.handleSignals()
 	defer p.signals.stop()
 	s, err := c.start(p)

@@ -33,7 +33,7 @@ type serverSignals struct {
 // handleSignals handles them until stop is called, and makes the log lossy.
 func (p *program) handleSignals() *serverSignals {
 	if f, ok := p.stderr.(*os.File); ok {
-		l := newLossyWriter(f)
+		l := newLossyWriter(f, p.logFormat)
 		p.stderr, p.flush = l, l.flush
 		p.newLogger(p.level.Level() == slog.LevelDebug)
 	}
@@ -114,12 +114,12 @@ type lossyWriter struct {
 // logLines is how many lines wait for a slow reader of stderr.
 const logLines = 4096
 
-func newLossyWriter(w *os.File) *lossyWriter {
+func newLossyWriter(w *os.File, format string) *lossyWriter {
 	l := &lossyWriter{w: w, queue: make(chan []byte, logLines)}
 	go func() {
 		for line := range l.queue {
 			if n := l.lost.Swap(0); n > 0 {
-				slog.New(slog.NewTextHandler(l.w, nil)).Warn("lines of the log were lost: stderr was not read", "lines", n)
+				slog.New(logHandler(format, l.w, slog.LevelInfo)).Warn("lines of the log were lost: stderr was not read", "lines", n)
 			}
 			l.w.Write(line) // a reader that has gone loses them
 			l.left.Add(-1)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -141,6 +142,9 @@ func (c *Core) commit(ctx context.Context, batch []zodb.Commit) error {
 		for _, d := range deltas[i] {
 			changed += len(d.Blocks)
 		}
+	}
+	if c.log.Enabled(ctx, slog.LevelDebug) {
+		c.log.Debug("commit", "tid", batch[len(batch)-1].Tid, "commits", len(batch), "files", len(files), "blocks", changed)
 	}
 	c.moveBase(changed)
 	c.step(StepAnnounced)

@@ -3,6 +3,7 @@ package zcore
 import (
 	"cmp"
 	"fmt"
+	"log/slog"
 	"slices"
 	"strings"
 	"time"
@@ -222,6 +223,13 @@ func (l *Link) logName() []any {
 		return []any{"pid", l.proc.Pid(), "uid", uid, "command", command}
 	}
 	return []any{"pid", l.proc.Pid()}
+}
+
+// debug logs what a developer of clients wants to see.
+func (l *Link) debug(msg string, args ...any) {
+	if l.c.log.Enabled(l.ctx, slog.LevelDebug) {
+		l.c.log.Debug(msg, append(append([]any{"link", l.id}, l.logName()...), args...)...)
+	}
 }
 
 // addState adds what one link has to the state of its client.

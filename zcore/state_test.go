@@ -13,7 +13,7 @@ import (
 // A client that does not acknowledge is named as the one that a read waits for, in the state and by the slow log, while it lasts.
 func TestStateOfAStalledClient(t *testing.T) {
 	log := new(lockedBuffer)
-	w := newWorld(t, Options{Slow: 100 * time.Millisecond, Log: slog.New(slog.NewTextHandler(log, nil))}, map[Blk]string{0: "a0"})
+	w := newWorld(t, Options{Slow: 100 * time.Millisecond, Log: slog.New(slog.NewTextHandler(log, &slog.HandlerOptions{Level: slog.LevelDebug}))}, map[Blk]string{0: "a0"})
 	w.want(0, "a0")
 	at := w.db.Head()
 	l := w.linkOf(newFakeProcess())
@@ -61,6 +61,14 @@ func TestStateOfAStalledClient(t *testing.T) {
 	}
 	l.l.end()
 	l.l.Close()
+	for _, line := range []string{
+		`msg="watch link opened" link=1 pid=1`, "msg=watch link=1 pid=1 file=" + w.f.String() + " at=" + at.String(), "msg=commit tid=" + tid.String(),
+		fmt.Sprintf(`msg=pin link=1 pid=1 pin="pin %s #0 @%s"`, w.f, at), `msg="pin ended" link=1 pid=1`, `msg="watch link closed" link=1 pid=1`,
+	} {
+		if !strings.Contains(log.String(), line) {
+			t.Errorf("the log has no line %s\n%s", line, log)
+		}
+	}
 	eventually(t, "the client to be gone", func() bool { return len(w.core.State().Clients) == 0 })
 }
 

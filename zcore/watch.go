@@ -51,6 +51,7 @@ var (
 
 // request takes a watch request. Requests for one file run one after another; `-` overtakes them.
 func (l *Link) request(stream uint64, r watchproto.Request) {
+	l.debug("watch", "file", r.Oid, "at", r.At, "stop", r.Stop)
 	if why := l.refuse(r); why != "" {
 		l.push(stream, "error "+setupError(r, why))
 		return

@@ -88,6 +88,7 @@ func (c *Core) OpenLink(dom *Domain, proc Process) (*Link, error) {
 	c.mu.Lock()
 	c.links[l] = struct{}{}
 	c.mu.Unlock()
+	l.debug("watch link opened")
 	context.AfterFunc(l.ctx, func() {
 		c.mu.Lock()
 		delete(c.links, l)
@@ -315,6 +316,7 @@ func (l *Link) stop(cause error) {
 // Close ends the link: the client closed its last descriptor. With a pin that was sent and is not
 // acknowledged that is a fault.
 func (l *Link) Close() {
+	l.debug("watch link closed")
 	l.c.nLink.Add(-1)
 	l.c.dropLink(l.owner)
 	l.mu.Lock()

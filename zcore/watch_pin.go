@@ -155,8 +155,10 @@ func (w *clientWatch) sendOne(blk Blk, p *pinned, m *pinMsg) error {
 		return l.after()
 	}
 	l.c.nPin.Add(1)
+	l.debug("pin", "pin", pin)
 	why := w.waitAck(stream, a)
 	l.c.meter.acks.Observe(time.Since(a.sent))
+	l.debug("pin ended", "pin", pin, "took", time.Since(a.sent), "cause", why)
 	if why != "" {
 		l.faulty(pin, why)
 	}
