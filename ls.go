@@ -1,15 +1,17 @@
 package main
 
 import (
+	"bufio"
 	"errors"
 	"fmt"
+	"io"
 	"path"
-	"text/tabwriter"
+	"strconv"
 
 	"wcfs/zcore/tree"
 )
 
-// lsCmd is `wcfs ls TARGET PATH`.
+// lsCmd is `wcfs ls TARGET [PATH]`.
 type lsCmd struct {
 	targetArgs
 	Long bool `short:"l" help:"Show mode, size, block size and mtime (UTC)."`
@@ -45,10 +47,10 @@ func (c *lsCmd) Run(p *program) error {
 // print prints entries of a directory.
 func (c *lsCmd) print(p *program, t target, dir string, entries []tree.Entry) error {
 	var bad []error
-	w := tabwriter.NewWriter(p.stdout, 0, 0, 2, ' ', 0)
+	var rows [][]string
 	for _, e := range entries {
 		if !c.Long {
-			fmt.Fprintln(w, e.Name)
+			rows = append(rows, []string{e.Name})
 			continue
 		}
 		a, err := t.stat(p.ctx, path.Join(dir, e.Name))
@@ -65,7 +67,28 @@ func (c *lsCmd) print(p *program, t target, dir string, entries []tree.Entry) er
 			}
 			name += " -> " + to
 		}
-		fmt.Fprintf(w, "%s\t%d\t%d\t%s\t%s\n", mode(a), a.Size, a.Blksize, showTime(a.Mtime), name)
+		rows = append(rows, []string{mode(a).String(), strconv.FormatInt(a.Size, 10), strconv.FormatInt(a.Blksize, 10), showTime(a.Mtime), name})
 	}
-	return errors.Join(append(bad, w.Flush())...)
+	return errors.Join(append(bad, printAligned(p.stdout, rows))...)
+}
+
+// printAligned writes rows of equally many columns, of which all but the last are aligned to the right.
+func printAligned(w io.Writer, rows [][]string) error {
+	var width []int
+	for _, row := range rows {
+		for i, s := range row {
+			if i == len(width) {
+				width = append(width, 0)
+			}
+			width[i] = max(width[i], len(s))
+		}
+	}
+	out := bufio.NewWriter(w)
+	for _, row := range rows {
+		for i, s := range row[:len(row)-1] {
+			fmt.Fprintf(out, "%*s  ", width[i], s)
+		}
+		fmt.Fprintln(out, row[len(row)-1])
+	}
+	return out.Flush()
 }

@@ -124,6 +124,11 @@ func isSubcommand(parser *kong.Kong, name string) bool {
 	return false
 }
 
+// with is the program in another context.
+func (p *program) with(ctx context.Context) *program {
+	return &program{ctx: ctx, stdout: p.stdout, stderr: p.stderr, log: p.log, verbose: p.verbose}
+}
+
 // report tells the user of err, once, and returns the exit code.
 func (p *program) report(err error) int {
 	var quiet exitStatus

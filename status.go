@@ -17,13 +17,14 @@ import (
 	"wcfs/zcore"
 )
 
-// statusCmd is `wcfs status MNT|ADDR`.
+// statusCmd is `wcfs status TARGET`.
 type statusCmd struct {
-	Target  string        `arg:"" help:"Mount directory or 9P address (unix:PATH, tcp:HOST:PORT, tls:HOST:PORT)."`
+	Target  string        `arg:"" help:"Mount directory, 9P address (unix:PATH, tcp:HOST:PORT, tls:HOST:PORT) or database URL."`
 	JSON    bool          `name:"json" help:"Print JSON."`
 	Timeout time.Duration `default:"3s" help:"How long to wait for an answer."`
 
 	Dial p9srv.DialOptions `embed:""`
+	storageOptions
 }
 
 // status is what is told; scripts may rely on the names.
@@ -38,17 +39,13 @@ type status struct {
 
 // Run tells what is known; the exit code is 0 when all is well, 3 when not all is, else 1.
 func (c *statusCmd) Run(p *program) error {
-	if err := mustBe(c.Target, "a mount directory or a 9P address", aMount, aNine); err != nil {
-		return err
-	}
 	ctx, cancel := context.WithTimeout(p.ctx, c.Timeout)
 	defer cancel()
 	st := status{Target: c.Target}
 	var err error
-	if kindOf(c.Target) == aNine {
-		st.Report, err = c.overNine(ctx)
-	} else {
-		st.Report, err = fusesrv.Status(ctx, c.Target)
+	st.Report, err = report(ctx, p, c.Target, c.Dial, &c.storageOptions)
+	if wrong := new(usageError); errors.As(err, &wrong) {
+		return err
 	}
 	st.judge(ctx, err, c.Timeout)
 	if c.JSON {
@@ -86,14 +83,49 @@ func (st *status) judge(ctx context.Context, err error, timeout time.Duration) {
 	}
 }
 
-// overNine asks a 9P server; when ctx ends the connection does.
-func (c *statusCmd) overNine(ctx context.Context) (fusesrv.Report, error) {
-	var r fusesrv.Report
-	t, err := dialTarget(ctx, c.Target, "", c.Dial)
-	if err != nil {
-		return r, err
+// report asks whatever serves a target; of a database without a server it tells what one would see.
+func report(ctx context.Context, p *program, name string, dial p9srv.DialOptions, storage *storageOptions) (fusesrv.Report, error) {
+	switch kindOf(name) {
+	case aZURL:
+		t, err := openZodbTarget(p.with(ctx), name, storage)
+		if err != nil {
+			return fusesrv.Report{}, err
+		}
+		defer t.close()
+		return readReport(ctx, t)
+	case aNine:
+		t, err := dialTarget(ctx, name, "", dial)
+		if err != nil {
+			return fusesrv.Report{}, err
+		}
+		defer t.close()
+		return readReport(ctx, t)
 	}
-	defer t.close()
+	if kind, err := fusesrv.MountType(name); err != nil || kind != "9p" {
+		return fusesrv.Status(ctx, name)
+	}
+	type answer struct {
+		r   fusesrv.Report
+		err error
+	}
+	got := make(chan answer, 1)
+	go func() { // which waits for ever where the server hangs, as each access of such a mount does
+		r, err := readReport(ctx, dirTarget(name))
+		got <- answer{r, err}
+	}()
+	select {
+	case a := <-got:
+		a.r.Dir = name
+		return a.r, a.err
+	case <-ctx.Done():
+		return fusesrv.Report{Dir: name}, fusesrv.ErrHangs
+	}
+}
+
+// readReport reads it from the tree.
+func readReport(ctx context.Context, t target) (fusesrv.Report, error) {
+	var r fusesrv.Report
+	var err error
 	if text, err := readSmall(ctx, t, ".wcfs/health"); err == nil { // in EIO mode it may be all there is
 		h := new(zcore.Health)
 		if json.Unmarshal([]byte(text), h) == nil && h.State != "" {

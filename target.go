@@ -38,7 +38,7 @@ type readAtCloser interface {
 // targetArgs are the arguments that ls, stat and cat share.
 type targetArgs struct {
 	Target string `arg:"" help:"Mount directory, database URL, or 9P address (unix:PATH, tcp:HOST:PORT, tls:HOST:PORT)."`
-	Path   string `arg:"" help:"Path in the tree, like head/bigfile; arrays/NAME is short for head/arrays/NAME."`
+	Path   string `arg:"" optional:"" default:"/" help:"Path in the tree, like head/bigfile; arrays/NAME is short for head/arrays/NAME."`
 
 	Aname string `placeholder:"PATH" help:"With a 9P address: the subtree to attach to, such as /head; PATH is below it."`
 

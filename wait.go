@@ -6,7 +6,6 @@ import (
 	"strings"
 	"time"
 
-	"wcfs/fusesrv"
 	"wcfs/p9srv"
 	"wcfs/zcore/zodb"
 	"wcfs/zcore/zodb/open"
@@ -14,11 +13,12 @@ import (
 
 // waitCmd is `wcfs wait TARGET`.
 type waitCmd struct {
-	Target  string        `arg:"" help:"Mount directory or 9P address (unix:PATH, tcp:HOST:PORT, tls:HOST:PORT)."`
+	Target  string        `arg:"" help:"Mount directory, 9P address (unix:PATH, tcp:HOST:PORT, tls:HOST:PORT) or database URL."`
 	At      string        `placeholder:"TID" help:"Wait also until head has come to this transaction."`
-	Timeout time.Duration `default:"0" help:"Give up after this time; 0: never."`
+	Timeout time.Duration `placeholder:"TIME" help:"Give up after this time. Default: never."`
 
 	Dial p9srv.DialOptions `embed:""`
+	storageOptions
 }
 
 // pollEvery is how often the target is looked at.
@@ -26,9 +26,6 @@ const pollEvery = 50 * time.Millisecond
 
 // Run returns when the target serves, and with --at when its head has come there.
 func (c *waitCmd) Run(p *program) error {
-	if err := mustBe(c.Target, "a mount directory or a 9P address", aMount, aNine); err != nil {
-		return err
-	}
 	var at zodb.Tid
 	if c.At != "" {
 		var err error
@@ -44,7 +41,7 @@ func (c *waitCmd) Run(p *program) error {
 	}
 	began, told := time.Now(), false
 	for {
-		missing := c.look(ctx, at)
+		missing := c.look(ctx, p, at)
 		if missing == "" {
 			return nil
 		}
@@ -61,10 +58,11 @@ func (c *waitCmd) Run(p *program) error {
 }
 
 // look tells what is still missing, "" if nothing is.
-func (c *waitCmd) look(ctx context.Context, at zodb.Tid) string {
+func (c *waitCmd) look(ctx context.Context, p *program, at zodb.Tid) string {
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
-	head, err := c.head(ctx)
+	r, err := report(ctx, p, c.Target, c.Dial, &c.storageOptions)
+	head := r.Head
 	if err != nil {
 		return fmt.Sprintf("it does not serve yet: %v", err)
 	}
@@ -72,17 +70,4 @@ func (c *waitCmd) look(ctx context.Context, at zodb.Tid) string {
 		return fmt.Sprintf("head is at %s, not yet at %s", head, at)
 	}
 	return ""
-}
-
-func (c *waitCmd) head(ctx context.Context) (string, error) {
-	if kindOf(c.Target) == aMount {
-		r, err := fusesrv.Status(ctx, c.Target)
-		return r.Head, err
-	}
-	t, err := dialTarget(ctx, c.Target, "", c.Dial)
-	if err != nil {
-		return "", err
-	}
-	defer t.close()
-	return readSmall(ctx, t, "head/at")
 }

@@ -43,6 +43,19 @@ func Status(ctx context.Context, dir string) (Report, error) {
 	return st, nil
 }
 
+// MountType tells of what type the mount at dir is, without touching it.
+func MountType(dir string) (string, error) {
+	abs, err := resolve(dir)
+	if err != nil {
+		return "", err
+	}
+	m, err := findMount(abs)
+	if err != nil {
+		return "", err
+	}
+	return m.fsType, nil
+}
+
 // findOurs finds the wcfs mount at dir without touching it.
 func findOurs(dir string) (*mountEntry, error) {
 	abs, err := resolve(dir)

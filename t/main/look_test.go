@@ -3,6 +3,7 @@ package main_test
 import (
 	"encoding/json"
 	"fmt"
+	"net"
 	"os"
 	"path/filepath"
 	"slices"
@@ -52,12 +53,27 @@ func TestLook(t *testing.T) {
 		if part := mustRun(t, "cat", "--offset", "8000", "--length", "9000", target, "head/bigfile/"+f.Oid.String()); part != whole[8000:17000] {
 			t.Errorf("cat %s: a part of %d bytes is not what it should be", target, len(part))
 		}
+		if got := mustRun(t, "ls", target); got != mustRun(t, "ls", target, "/") || !strings.Contains(got, "head\n") {
+			t.Errorf("ls %s without a path: %q", target, got)
+		}
+		if out := mustRun(t, "status", target); !strings.Contains(out, "state          ok\n") || !strings.Contains(out, man.Head.String()) {
+			t.Errorf("status %s: %s", target, out)
+		}
+		mustRun(t, "wait", "--at", man.Head.String(), target)
+		column := -1
+		for line := range strings.Lines(mustRun(t, "ls", "-l", target, "head/bigfile")) {
+			if at := strings.LastIndexByte(line, ' '); column >= 0 && at != column {
+				t.Errorf("ls -l %s does not align: %q", target, line)
+			} else {
+				column = at
+			}
+		}
 		if got := mustRun(t, "cat", target, "head/at"); got != man.Head.String() {
 			t.Errorf("cat %s head/at: %q", target, got)
 		}
 		names := strings.Fields(mustRun(t, "ls", target, "head"))
 		slices.Sort(names)
-		if want := []string{"at", "base", "bigfile", "watch", "watch9"}; !slices.Equal(names, want) {
+		if want := []string{"arrays", "at", "base", "bigfile", "watch", "watch9"}; !slices.Equal(names, want) {
 			t.Errorf("ls %s head: %q", target, names)
 		}
 		mode := "-r--r--r--"
@@ -227,5 +243,25 @@ func TestListingBesideUnreadableObjects(t *testing.T) {
 	}
 	if _, stderr, code = run(t, "cat", zurl, "head/bigfile/"+zodb.Oid(2).String()); code == 0 || !strings.Contains(stderr, "encrypted") {
 		t.Errorf("cat of an encrypted bigfile: exit %d, %q", code, stderr)
+	}
+}
+
+// A server without a mount is stopped by its socket.
+func TestStopListener(t *testing.T) {
+	zurl, _ := database(t)
+	sock := filepath.Join(t.TempDir(), "s")
+	p := spawn(t, "serve", "--9p", "unix:"+sock, zurl)
+	mustRun(t, "wait", "unix:"+sock)
+	mustRun(t, "stop", "unix:"+sock)
+	if code := p.Wait(); code != 0 {
+		t.Errorf("the server ended with %d", code)
+	}
+	l, err := net.Listen("unix", sock)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	if _, stderr, code := run(t, "stop", "unix:"+sock); code != 1 || !strings.Contains(stderr, "which is no wcfs") {
+		t.Errorf("stop of another's socket: exit %d, %s", code, stderr)
 	}
 }
