@@ -3,7 +3,10 @@
 package guestisolation
 
 import (
+	"bytes"
 	"fmt"
+	"io"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -230,4 +233,26 @@ func (f *virtFaults) killed() {
 		f.victim.must(patience, "/checker ignore %s %s & sleep 2", f.victim.at, f.w.oids[0])
 		f.victim.kill()
 	})
+}
+
+// damage makes the database's record of block 1 of the bad file one that cannot be decoded.
+func (w *writer) damage() {
+	w.t.Helper()
+	f, err := os.OpenFile(w.path(), os.O_RDWR, 0)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	defer f.Close()
+	data := make([]byte, 1<<20) // its beginning
+	n, err := f.ReadAt(data, 0)
+	if err != nil && err != io.EOF {
+		w.t.Fatal(err)
+	}
+	at := bytes.Index(data[:n], content(1, change{file: nfiles, blk: 1})[:blksize/2]) // zeros at the end are not stored
+	if at < 0 {
+		w.t.Fatal("the block to damage is not there")
+	}
+	if _, err := f.WriteAt(bytes.Repeat([]byte{0xff}, 16), int64(at-16)); err != nil {
+		w.t.Fatal(err)
+	}
 }

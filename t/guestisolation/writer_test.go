@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"encoding/binary"
 	"fmt"
-	"io"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
@@ -162,28 +161,6 @@ func (w *writer) commit(before func(*zgen.Tx), list []change) zodb.Tid {
 		w.t.Error(err)
 	}
 	return tid
-}
-
-// damage makes the database's record of block 1 of the bad file one that cannot be decoded.
-func (w *writer) damage() {
-	w.t.Helper()
-	f, err := os.OpenFile(w.path(), os.O_RDWR, 0)
-	if err != nil {
-		w.t.Fatal(err)
-	}
-	defer f.Close()
-	data := make([]byte, 1<<20) // its beginning
-	n, err := f.ReadAt(data, 0)
-	if err != nil && err != io.EOF {
-		w.t.Fatal(err)
-	}
-	at := bytes.Index(data[:n], content(1, change{file: nfiles, blk: 1})[:blksize/2]) // zeros at the end are not stored
-	if at < 0 {
-		w.t.Fatal("the block to damage is not there")
-	}
-	if _, err := f.WriteAt(bytes.Repeat([]byte{0xff}, 16), int64(at-16)); err != nil {
-		w.t.Fatal(err)
-	}
 }
 
 func content(n uint64, c change) []byte {
