@@ -14,7 +14,7 @@ func isNineScheme(scheme string) bool {
 // nineTarget is the tree behind a 9P address.
 type nineTarget struct{ c *p9srv.Client }
 
-// dialTarget connects. Whatever is wrong with the address or the options for it is wrong use.
+// dialTarget connects. A mistake in the address or its options is wrong use.
 func dialTarget(ctx context.Context, addr, aname string, o p9srv.DialOptions) (target, error) {
 	if err := o.Check(addr); err != nil {
 		return nil, usagef("%v", err)

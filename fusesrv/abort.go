@@ -14,8 +14,8 @@ func deviceNumber(minor uint32) uint64 { return unix.Mkdev(0, minor) }
 // fusectl is where the control file system of FUSE is mounted, where it is.
 const fusectl = "/sys/fs/fuse/connections"
 
-// abort ends the FUSE connection of a mount: everything waiting for it fails with ENOTCONN. Where the
-// control file system is not mounted it is, out of the way and for that moment.
+// abort ends the FUSE connection of a mount: everything waiting for it fails with ENOTCONN. If the control file
+// system is not mounted, the server mounts it elsewhere for that moment.
 func abort(minor uint32) error {
 	err := writeAbort(fusectl, minor)
 	if err == nil || !os.IsNotExist(err) {

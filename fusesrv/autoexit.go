@@ -20,7 +20,7 @@ func (s *Server) Idle(ctx context.Context, after time.Duration) error {
 				return nil
 			}
 		}
-		// Whatever is opened and closed meanwhile only moves the end further away.
+		// Files opened and closed meanwhile only move the end further away.
 		timer.Reset(max(wait, time.Millisecond))
 		select {
 		case <-timer.C:

@@ -24,9 +24,9 @@ const helperEnv = "WCFS_HELPER"
 // probeTimeout is how long a healthy server may take to answer a handful of small reads.
 const probeTimeout = 3 * time.Second
 
-// Helper must be called first in main: in a process that this package started as its helper it does
-// what that is for and does not return. What may hang on a mount is done there, so that nobody else
-// can hang with it.
+// Helper must be called first in main: in a process that this package started as its helper it does what that
+// is for and does not return. Calls that may hang on a mount are made there, so that nobody else can hang with
+// them.
 func Helper() {
 	if mount, ok := os.LookupEnv(watchdogEnv); ok {
 		if err := watchdog(mount, os.Stdin); err != nil {

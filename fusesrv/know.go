@@ -10,10 +10,10 @@ import (
 	"syscall"
 )
 
-// A file becomes known to the kernel when somebody looks at its path. That must not be the process
-// that serves it: killed by SIGKILL in the midst of its own request, it would wait for an answer that
-// nobody is left to give, with the connection held open, so that its clients would hang too. So a
-// child of it does that: see Helper, and Options.Standalone.
+// A file becomes known to the kernel when somebody looks at its path. The caller must not be the serving
+// process. Killed by SIGKILL in the midst of its own request, it would wait for an answer that nobody is left
+// to give and keep the connection open, so that its clients would hang too. So a child of it does that: see
+// Helper, and Options.Standalone.
 
 // identity of a file, as stat(2) shows it.
 type identity struct {

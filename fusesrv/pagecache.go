@@ -12,8 +12,8 @@ import (
 	"wcfs/zcore/zodb"
 )
 
-// notified turns the kernel's answer to a notification into an error. That it does not know the inode
-// is none: then it has nothing of it.
+// notified turns the kernel's answer to a notification into an error. An unknown inode is no error: the kernel
+// then has no page of that file.
 func notified(op string, node uint64, st fuse.Status) error {
 	switch syscall.Errno(st) {
 	case 0, syscall.ENOENT:

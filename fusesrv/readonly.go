@@ -6,7 +6,7 @@ import (
 	"github.com/hanwen/go-fuse/v2/fuse"
 )
 
-// What changes the tree is refused by the errno of a read-only file system, not by "not implemented".
+// Requests that change the tree are refused by the errno of a read-only file system, not by "not implemented".
 
 func (fs *fileSystem) Mknod(<-chan struct{}, *fuse.MknodIn, string, *fuse.EntryOut) fuse.Status {
 	return fuse.EROFS

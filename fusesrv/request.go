@@ -82,8 +82,8 @@ func (r *request) finish() {
 	r.fs.gate.inFlight.Add(-1)
 }
 
-// status is the answer for err. What was found out before the file system was cut off does not count,
-// and EINTR is only for those who were interrupted as their policy wants it.
+// status is the answer for err. A result from before the file system was cut off does not count. EINTR is only
+// for callers whose policy lets them be interrupted.
 func (r *request) status(err error) fuse.Status {
 	if r.always {
 		return status(err)

@@ -24,10 +24,10 @@ type Report struct {
 	Health     *zcore.Health    `json:"health,omitempty"`     // of .wcfs/health
 }
 
-// Status looks at the wcfs mount dir. It never hangs: what touches the mount is done by a child
-// process (see Helper). The error matches os.ErrNotExist when nothing of ours is mounted there, ErrHangs
-// when the server does not answer, syscall.ENOTCONN when it is gone or in EIO mode. What is known
-// without the server's help, Dir and Pid, is told in any case.
+// Status looks at the wcfs mount dir. It never hangs: what touches the mount is done by a child process (see
+// Helper). The error matches os.ErrNotExist when nothing of ours is mounted there, ErrHangs when the server
+// does not answer, syscall.ENOTCONN when it is gone or in EIO mode. Dir and Pid are known without the server's
+// help and always set.
 func Status(ctx context.Context, dir string) (Report, error) {
 	m, err := findOurs(dir)
 	if err != nil {

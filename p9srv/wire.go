@@ -64,7 +64,7 @@ const (
 	goVersion = "9P2000.L.Google." // what the library's client asks for
 )
 
-// What a Tsetattr sets.
+// Bits of a Tsetattr: the attributes that it sets.
 const (
 	setMode = 1 << iota
 	setUID

@@ -62,8 +62,8 @@ func ProbeKVM(ctx context.Context, k Kernel) error {
 	return err
 }
 
-// chooseAccel settles Auto. What the probe found is kept in cache until the machine starts anew, as a
-// KVM that hangs takes seconds to be found out.
+// chooseAccel settles Auto. The result of the probe is kept in cache until the machine starts anew, as finding
+// a KVM that hangs takes seconds.
 func chooseAccel(ctx context.Context, want Accel, k Kernel, qemu string) Accel {
 	if want != Auto {
 		return want

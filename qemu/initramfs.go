@@ -146,8 +146,8 @@ func writeExpose(b *strings.Builder, path string) {
 	fmt.Fprintf(b, "\t%s %s || fail %s\n", show, q, shellQuote("cannot show "+path))
 }
 
-// writeMount writes the lines that mount a 9P file system. Where the folder does not exist and the
-// root is read-only, it cannot be made: that is told.
+// writeMount writes the lines that mount a 9P file system. A missing folder on a read-only root cannot be made:
+// the error says so.
 func writeMount(b *strings.Builder, source, target, opts string) {
 	t := shellQuote(target)
 	fmt.Fprintf(b, "\tsay at %s\n", shellQuote(fmt.Sprintf("mounting %s on %s", source, target)))

@@ -11,9 +11,9 @@ import (
 	"strings"
 )
 
-// relay gives a guest a Unix socket of the host: a port of the loopback, which guests reach, of which
-// each connection is passed on. Who may use the socket is up to its permissions; therefore the port takes
-// connections of processes of this user only, as QEMU is.
+// relay gives a guest a Unix socket of the host: a port of the loopback, which guests reach, of which each
+// connection is passed on. The socket's permissions decide who may use it; therefore the port takes connections
+// of this user's processes only, such as QEMU.
 type relay struct {
 	listen net.Listener
 	target string

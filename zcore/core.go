@@ -12,11 +12,13 @@
 //
 // A file that cannot be followed over a commit fails alone (filefail.go), before that is announced.
 //
-// Keeping old blocks for @rev (pagecache_keep.go) means to settle what they are; the copy is made in the background.
+// Before a changed block is dropped from head, pagecache_keep.go decides where its old bytes will come from.
+// Copying them into the @rev file happens later, in the background.
 //
-// A read takes the view, tracks what it looked up, loads, has older watches pin, and is answered. New
-// content enters a page only by a reply or upload made after every older watch of its domain
-// acknowledged its pin; a page with old content is gone before anybody can be told that head is t.
+// A read (1) takes the current view, (2) looks up the block and marks it tracked, (3) loads it, (4) sends pins
+// to every older watch and waits for the acks, (5) replies. New content enters a page only by a reply or upload
+// made after every older watch of its domain acknowledged its pin; a page with old content is gone before
+// anybody can be told that head is t.
 //
 // Locks, in this order: Link.mu, HeadFile.mu, watch.mu, Core.mu, then history's; vitals.mu is a leaf. None is held
 // over I/O, a callback, a channel send or a wait. The one exception is HeadFile's per-block cache lock, which

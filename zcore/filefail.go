@@ -30,7 +30,7 @@ func (e *FileFailed) Error() string {
 	return fmt.Sprintf("bigfile %s failed at %s: %v; look it up again", e.Oid, e.At, e.Cause)
 }
 
-// Is makes it an ErrIO. What it was caused by does not count: that is about another time.
+// Is makes it an ErrIO. Its cause does not count: the cause belongs to another time.
 func (e *FileFailed) Is(target error) bool { return target == ErrIO }
 
 // Failure returns why the file has failed, nil if it has not.

@@ -53,8 +53,8 @@ func (d Data) Size() int {
 // that the kernel does not know is no error: there is nothing to do then. No method is called from
 // inside a request handler.
 type PageCache interface {
-	// Retrieve copies cached bytes of head/bigfile/<oid> at off into p and returns how many it got:
-	// it stops at the first page that is not cached. What it returns must not be trusted.
+	// Retrieve copies cached bytes of head/bigfile/<oid> at off into p and returns how many it got: it stops at
+	// the first page that is not cached. The returned bytes must not be trusted.
 	Retrieve(oid zodb.Oid, off int64, p []byte) (int, error)
 	// Invalidate drops [off, off+size) of head/bigfile/<oid>. It blocks while the kernel holds a page
 	// of the range locked, which is until READs of it are answered.

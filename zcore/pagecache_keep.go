@@ -24,7 +24,7 @@ type keep struct {
 	ch   change
 	hold *history.Hold // as of before the change
 
-	// Where the content is: neither is set for holes and where it is read from the database again.
+	// Place of the content. Neither is set for holes, nor if the content is read from the database again.
 	mem  []byte // without trailing zeros, known to be right
 	seen []byte // what the kernel had; to be trusted only with the hash of what was loaded
 	give func() // gives seen back
@@ -49,8 +49,8 @@ func (c *Core) keepOld(ctx, help context.Context, f *HeadFile, blk Blk, ch chang
 	go k.run()
 }
 
-// forHelp is how long a commit waits for help, in all its steps. Where the commit before waited in vain, and nothing
-// has been kept since, it does not wait.
+// forHelp is how long a commit waits for help, in all its steps. If the commit before waited in vain, and
+// nothing has been kept since, it does not wait.
 func (c *Core) forHelp(ctx context.Context) (help context.Context, done context.CancelFunc) {
 	if c.keepStuck.Load() {
 		help, done = context.WithCancel(ctx)
@@ -153,7 +153,7 @@ func (k *keep) end() {
 	<-k.c.keeping
 }
 
-// store stores the content under @rev. What is stored there wrongly would be wrong for ever.
+// store stores the content under @rev. Wrong bytes stored there would stay for ever.
 func (k *keep) store(ctx context.Context) error {
 	c, save := k.c, k.ch.save
 	data := k.seen

@@ -247,9 +247,9 @@ func (f *HeadFile) goOn(g blkData) {
 	}
 }
 
-// maybeUpload has the whole block of a small READ uploaded in the background. Where it was not even loaded
-// for that READ, readers of single pages are not made to pay for all: then a second READ is awaited, or a
-// moment in which not much else is to be done.
+// maybeUpload has the whole block of a small READ uploaded in the background. If the READ was served from the
+// database file without loading the block, upload it only after a second small READ, or when the server is
+// idle.
 func (f *HeadFile) maybeUpload(g blkData) {
 	end, _ := f.sizeNow()
 	if g.m.Hole || f.h.Blksize%f.c.pageSize != 0 || (int64(g.r.blk)+1)*f.h.Blksize > end {
@@ -396,8 +396,8 @@ func splitBlocks(off int64, size int, blksize int64) []part {
 	return parts
 }
 
-// LoadAt loads an object as of at <= head, for what is not a bigfile's. That an object is not there, or is damaged, is
-// the driver's own error; ErrIO when the database fails.
+// LoadAt loads an object as of at <= head, for what is not a bigfile's. An object that is absent or damaged
+// gives the driver's error; ErrIO when the database fails.
 func (c *Core) LoadAt(ctx context.Context, oid zodb.Oid, at zodb.Tid) (zodb.Record, error) {
 	if c.isFailed() {
 		return zodb.Record{}, ErrNotConn

@@ -24,8 +24,8 @@ func (b content) release() {
 	}
 }
 
-// aheadStep is what the kernel surely takes of one piece of advice: more than the most that a disk does in one
-// request is cut off.
+// aheadStep is the size of one fadvise(WILLNEED): the kernel truncates it to the device's maximum request size,
+// and 256 KiB is below every such maximum.
 const aheadStep = 256 << 10
 
 // aheadBlocks is how many blocks are asked of the disk at once: while one is handed over it must not rest.

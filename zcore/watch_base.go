@@ -251,9 +251,9 @@ func (w *clientWatch) pinMarked(ctx context.Context, at zodb.Tid) ([]*pinMsg, er
 
 func (w *clientWatch) set() *baseSet { return w.l.dom.base(baseKey{w.base, w.f.Oid()}) }
 
-// poison makes blocks unreadable under the base of a client that cannot be killed: those whose first read waited for its
-// acknowledgement in vain. Of one that was answered before the kernel may have pages: the client does not depend on
-// its pin, which is of a request that was not answered either.
+// poison makes blocks unreadable under the base of a client that cannot be killed: those whose first read
+// waited for its acknowledgement in vain. Blocks whose read was already answered stay readable: the guest may
+// have them cached anyway, and their pending pin belongs to a watch request that never got its "ok".
 func (w *clientWatch) poison() {
 	w.mu.Lock()
 	var blks []Blk

@@ -196,8 +196,8 @@ func (l *Link) after() error {
 	return nil
 }
 
-// keepRev has the attributes of the file at the revision of a pin ready while the client re-maps. Where
-// that is packed away the pin is changed to the revision it was decided for: the block is the same then.
+// keepRev has the attributes of the file at the revision of a pin ready while the client re-maps. If that
+// revision is packed away, the pin is changed to the revision it was decided for: the block is the same then.
 func (w *clientWatch) keepRev(pin *watchproto.Pin, p *pinned, m *pinMsg) (release func()) {
 	c := w.l.c
 	defer w.setStuck(p, false)
@@ -276,8 +276,9 @@ func (w *clientWatch) waitAck(stream uint64, a *asked) (why string) {
 	}
 }
 
-// pinReaders has every watch that must not see a block as of view v pin it, and returns what to wait for. Where the
-// history of the block cannot be had that is an error, and the watches pin the block as of their at, which is always right.
+// pinReaders has every watch that must not see a block as of view v pin it, and returns what to wait for. If
+// the history of the block is not available, the result is an error, and each watch pins the block as of its
+// at, which is always right.
 func (f *HeadFile) pinReaders(ctx context.Context, dom *Domain, blk Blk, v zodb.Tid) (msgs []*pinMsg, err error) {
 	ws := f.watchesBelow(dom, f.c.tail.RevUpper(f.h, blk, v))
 	if len(ws) == 0 {

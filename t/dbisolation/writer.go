@@ -2,8 +2,8 @@
 // blocks whose every byte tells of its revision, clients with views of their own on a mount of wcfs move
 // along, and each byte that they read is compared with what its revision must hold.
 //
-// It owns the writer's process and its clients. It does not own the database, the mount, or what is done
-// to both meanwhile. Whether a revision is right is known from what the writer says it committed alone.
+// It owns the writer's process and its clients. It does not own the database, the mount, or what is done to
+// both meanwhile. The writer's report of its commits alone decides whether a revision is right.
 package dbisolation
 
 import (

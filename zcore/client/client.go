@@ -9,9 +9,9 @@
 // It owns the watch link of each view, the pins that came over it and, on request, a mapping that follows
 // them. It does not own the mount, and keeps no data: all views share the kernel's page cache.
 //
-// What holds: ReadAt gives the bytes of At() or an error, never a byte of another revision. When the
-// server is lost, or ends the watch link, the view is lost: every read is an error from then on, and the
-// mapping is SIGBUS.
+// Invariant: ReadAt gives the bytes of At() or an error, never a byte of another revision. When the server is
+// lost, or ends the watch link, the view is lost: every read is an error from then on, and the mapping is
+// SIGBUS.
 //
 // Over FUSE a view reads head/bigfile and is told by pins which blocks to take from @<rev>/ instead. On a
 // 9p mount, and where it is asked for, it works in base mode: the same over base/<tid>/bigfile, which

@@ -131,7 +131,7 @@ func (s *session) arrange(at zodb.Tid) error {
 	return s.mapAllLocked()
 }
 
-// pin is called by the link. What is already read is not touched: readers check for pins after reading.
+// pin is called by the link. Bytes already read are not touched: readers check for pins after reading.
 func (s *session) pin(p watchproto.Pin) error {
 	if p.Oid != s.oid {
 		return fmt.Errorf("watch link: pin of %s, which is not watched", p.Oid)

@@ -198,8 +198,8 @@ func (s *session) bytes() []byte {
 	return unsafe.Slice((*byte)(s.mem.addr), s.size)
 }
 
-// Populate has the pages of [off, off+n) of Bytes resident, in a way that stops nothing else. They stay as
-// long as memory is not short and nobody commits to them. Where the bytes cannot be had: an error.
+// Populate has the pages of [off, off+n) of Bytes resident, in a way that stops nothing else. They stay as long
+// as memory is not short and nobody commits to them. If the bytes are not available: an error.
 func (v *View) Populate(off, n int64) error {
 	v.use.RLock()
 	defer v.use.RUnlock()

@@ -102,8 +102,8 @@ func (l *leaves) insert(b block) {
 	p.first = p.blocks[0].blk
 }
 
-// split makes room in a leaf and returns the index of where blk belongs then. Who reads in order leaves
-// full ones behind.
+// split makes room in a leaf and returns the index of where blk belongs then. A sequential reader leaves full
+// leaves behind.
 func (l *leaves) split(i int, blk Blk) int {
 	old := l.list[i].blocks
 	half := leafMax / 2

@@ -35,7 +35,7 @@ func (t *Tail) Node(ctx context.Context, oid zodb.Oid, at zodb.Tid) (*btree.Node
 		return nil, 0, err
 	}
 	t.mu.Lock()
-	// What was published since the load began may not be in rec.Until.
+	// Commits published since the load began may be missing from rec.Until.
 	t.nodes.put(oid, rec.Serial, min(rec.Until, t.firstTouch(oid, from)), n, nodeBytes(n))
 	t.mu.Unlock()
 	return n, rec.Serial, nil

@@ -11,8 +11,8 @@ import (
 	"wcfs/zcore/zodb"
 )
 
-// Plain is the content of a ZBlk revision that lies as it is in the database's file, where it never
-// changes. What is past its end is zeros.
+// Plain is the content of a ZBlk revision that lies as it is in the database's file, where it never changes.
+// Bytes past its end are zeros.
 type Plain struct {
 	File   *os.File // until Release
 	Off    int64

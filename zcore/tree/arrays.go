@@ -228,7 +228,7 @@ func (l *arrayLink) resolve(ctx context.Context) (string, arrays.Item, error) {
 	return strings.Repeat("../", l.depth+1) + "bigfile/" + item.File().String(), item, nil
 }
 
-// find resolves the path of an array. What is no array any more is not there.
+// find resolves the path of an array. A name whose object is no array any more is absent.
 func (n *arrayNode) find(ctx context.Context) (arrays.Item, error) {
 	if err := n.fs.failed(); err != nil {
 		return arrays.Item{}, err

@@ -53,9 +53,9 @@ func FindPlain(oid zodb.Oid, r io.ReaderAt, n int64) (off, size int64, ok bool, 
 	return 0, 0, false, nil
 }
 
-// isPlain decodes the record with other, short data in place of what follows begin, the opcode that
-// loads it. What is not data is run as it is, so if the result is the state of a ZBlk that is exactly
-// that data, then the state of the record is exactly its own.
+// isPlain decodes the record with other, short data in place of what follows begin, the opcode that loads it.
+// The rest of the record is run unchanged. So if the result is the state of a ZBlk with exactly that data, then
+// the record's state is exactly its own.
 func isPlain(oid zodb.Oid, begin []byte, width int64, end []byte) bool {
 	short := make([]byte, 0, len(begin)+int(width)+1+len(end))
 	short = append(short, begin...)

@@ -7,9 +7,9 @@ import (
 	"wcfs/zcore/zodb/record"
 )
 
-// template is what the records of a class have around their data. The records of chunks differ in nothing but
-// that and its length, so once one of them was decoded the others need not be: what is run besides the data
-// is byte for byte the same, and so is what comes of it. Used by one goroutine.
+// A template is the bytes before and after the payload of a ZData record. They are identical for all chunks, so
+// after one record is decoded the others are matched against it instead of being unpickled. Used by one
+// goroutine.
 type template struct {
 	head, tail []byte // up to the opcode that loads the data; what follows the data
 	width      int    // bytes of the length between head and data: 1 or 4; 0 while nothing was learnt

@@ -4,9 +4,10 @@
 // that the drivers below it implement, and the kinds of errors (kind.go) they answer with. It does not own a
 // cache, decode objects (see record, btree) or choose a driver: main passes the drivers in.
 //
-// What a driver provides: the methods of Storage; where it can, SerialLoader, BatchLoader, Extender and Lister. Nothing
-// is needed for what was committed before it was opened but that LoadAt and SerialAt answer at any tid up to Head that is
-// not packed away, transaction or not: the core finds out by them what changed in the last minute before it started.
+// A driver provides the methods of Storage and, if it can, SerialLoader, BatchLoader, Extender and Lister.
+// Nothing is needed for what was committed before it was opened but that LoadAt and SerialAt answer at any tid
+// up to Head that is not packed away, transaction or not: the core finds out by them what changed in the last
+// minute before it started.
 //
 // Invariants a Storage keeps:
 //
@@ -39,9 +40,9 @@
 //   - OtherDatabase: final for all loads and for Follow.
 //
 // A driver marks where it first sees the foreign error (of a network, a server, a file), not where it returns.
-// Wrapping with %w keeps a mark; the outermost one counts. What a caller's done context ends need not be marked.
-// If in doubt: did somebody who has the database say this about this request? Then it is an answer.
-// A driver's own test makes every failure it knows of happen and compares the kinds (storagetest.WantKind).
+// Wrapping with %w keeps a mark; the outermost one counts. Errors of a caller's done context need not be
+// marked. If in doubt: did somebody who has the database say this about this request? Then it is an answer. A
+// driver's own test makes every failure it knows of happen and compares the kinds (storagetest.WantKind).
 package zodb
 
 import (
@@ -111,8 +112,8 @@ func (t Tid) Time() time.Time {
 	return time.Date(int(year), time.Month(month), int(day), int(hour), int(minute), int(sec), int(nsec), time.UTC)
 }
 
-// StatTime is Time to the microsecond, as stat shows it: clients compare it with what Python makes of a
-// tid, round(TimeStamp(tid).timeTime(), 6). That is floating point in seconds since 1900, which is not
+// StatTime is Time to the microsecond, as stat shows it: clients compare it with what Python makes of a tid,
+// round(TimeStamp(tid).timeTime(), 6). Python computes in floating point, in seconds since 1900, which is not
 // exact; so this is the same arithmetic.
 func (t Tid) StatTime() time.Time {
 	const from1900 = 2208988800 // seconds to 1970

@@ -26,9 +26,9 @@
 // The same calls, and the same seed, give the same bytes. Misuse (an unknown file, data longer than a
 // block) panics: it is a mistake in a test.
 //
-// Begin to Commit, and Random, belong to one goroutine at a time. What reads the model may be called
-// from many goroutines meanwhile; a commit is in the model before the sink gets it. The lock DB.mu
-// guards the model and is a leaf.
+// Begin to Commit, and Random, belong to one goroutine at a time. Methods that read the model may be called
+// from many goroutines meanwhile; a commit is in the model before the sink gets it. The lock DB.mu guards the
+// model and is a leaf.
 package zgen
 
 import (

@@ -3,11 +3,10 @@
 // It owns the merge of two storages, which it opens through a function that it is given, and closes.
 // It does not write: a Python DemoStorage makes the changes.
 //
-// As with the Python class of that name (ZODB.DemoStorage, whose answers these equal), the base is
-// taken not to change: it is looked at as of the head that it had when this storage was opened, and
-// only the changes are followed. What the changes hold of an object stands before what the base
-// holds; where the changes have nothing as of a tid, or a deletion (an undone first change), the base
-// answers.
+// As with the Python class of that name (ZODB.DemoStorage, whose answers these equal), the base is taken not to
+// change: it is looked at as of the head that it had when this storage was opened, and only the changes are
+// followed. Data of an object in the changes hides the base's. If the changes have nothing as of a tid, or a
+// deletion (an undone first change), the base answers.
 package demostorage
 
 import (

@@ -7,11 +7,10 @@
 //
 // # How a commit becomes visible
 //
-// A writer appends a transaction with status 'c' and then changes that byte to ' '. The watcher
-// (follow.go) wakes up on notifications for the directory and on a slow tick, and looks at the header
-// at the end of what it knows: nothing there, less than a header, status 'c', or a transaction longer
-// than the file mean "not yet". Whatever a crashed writer left there the next writer truncates, so a
-// tail is looked at anew each time.
+// A writer appends a transaction with status 'c' and then changes that byte to ' '. The watcher (follow.go)
+// wakes up on notifications for the directory and on a slow tick, and looks at the header at the end of what it
+// knows: nothing there, less than a header, status 'c', or a transaction longer than the file mean "not yet".
+// The next writer truncates the remains of a crashed writer, so a tail is looked at anew each time.
 //
 // When a pack has put another file in place, the old one, still open, is read to its end (a packer
 // renames under the commit lock, so that end is final), then the new one is opened and indexed while the old

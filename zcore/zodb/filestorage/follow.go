@@ -16,9 +16,9 @@ import (
 	"wcfs/zcore/zodb/fsformat"
 )
 
-// notify starts to watch the directory of the data file (a pack replaces the file, so watching the file
-// would not do). The channel gets a value after a change; unwatch ends it. Where there are no
-// notifications the tick alone must do.
+// notify starts to watch the directory of the data file (a pack replaces the file, so watching the file would
+// not do). The channel gets a value after a change; unwatch ends it. Without notifications the tick alone must
+// do.
 func (s *Storage) notify() (poke <-chan struct{}, unwatch func()) {
 	ch := make(chan struct{}, 1)
 	w, err := fsnotify.NewWatcher()

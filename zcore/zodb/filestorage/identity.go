@@ -214,9 +214,9 @@ func (f *dataFile) other(want, found string) error {
 	return *f.id.bad.Load()
 }
 
-// phantom looks for what a Python process cut off when it opened the file: the rest of a commit that was killed in the
-// middle. Its tid is what that process gives as the last transaction, and there are clients at it; so it counts as one
-// here, of no objects. What was cut off was put into Data.fs.tr0, Data.fs.tr1 and so on.
+// phantom looks for what a Python process cut off when it opened the file: the rest of a commit that was killed
+// in the middle. Its tid is what that process gives as the last transaction, and there are clients at it; so it
+// counts as one here, of no objects. The cut bytes were put into Data.fs.tr0, Data.fs.tr1 and so on.
 type cutOff struct {
 	next int // the number of the first such file that is not there
 }

@@ -74,8 +74,8 @@ func (sc *scanner) at(pos int64, n int) ([]byte, error) {
 
 // txn reads the transaction at pos. errIncomplete: there is none yet. Damage: *zodb.DataError.
 //
-// What was read ahead may be out of date, but a whole committed transaction in it is not: the status
-// is what a writer changes last. Any other finding counts only if it is made anew.
+// Bytes read ahead may be out of date, but a whole committed transaction among them is not: a writer changes
+// the status last. Any other finding counts only if it is made anew.
 func (sc *scanner) txn(pos int64) (txn, error) {
 	if pos < sc.size {
 		if t, err := sc.try(pos); err == nil {

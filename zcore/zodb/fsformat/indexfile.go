@@ -37,9 +37,9 @@ func WriteIndex(w io.Writer, x *Index, end int64) error {
 	return bw.Flush()
 }
 
-// ReadIndex reads what WriteIndex or Python wrote. Nothing in it is trusted: positions outside the
-// part of the file that it claims to cover, unsorted or repeated ids make it an error. Whether it
-// fits the data file is for the caller to find out.
+// ReadIndex reads what WriteIndex or Python wrote. Nothing in it is trusted: positions outside the part of the
+// file that it claims to cover, unsorted or repeated ids make it an error. The caller checks that it fits the
+// data file.
 func ReadIndex(r io.Reader) (x *Index, end int64, err error) {
 	u := &unpickler{r: bufio.NewReaderSize(r, 1<<18)}
 	v, err := u.load()

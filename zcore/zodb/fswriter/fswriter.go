@@ -44,8 +44,8 @@ func Create(path string) (*Writer, error) {
 	return newWriter(f, path), nil
 }
 
-// Open opens an existing database to append to it. What follows the last complete transaction is
-// cut off, as Python does.
+// Open opens an existing database to append to it. Bytes after the last complete transaction are cut off, as
+// Python does.
 func Open(path string) (*Writer, error) {
 	f, err := os.OpenFile(path, os.O_RDWR, 0)
 	if err != nil {

@@ -265,8 +265,8 @@ func (c *conn) read() {
 	}
 }
 
-// handle does with one message what is to be done. What is no answer has a number of the server's own count:
-// it may be that of a request of ours.
+// handle does with one message what is to be done. A message that is no answer has a number of the server's
+// count, which may equal the number of a request of ours.
 func (c *conn) handle(e *envelope) error {
 	if e.answer() {
 		return c.answered(e, nil)

@@ -215,7 +215,7 @@ func (s *Storage) sameDatabase(ctx context.Context, x *session) error {
 	return nil
 }
 
-// hasTransaction tells whether there is a transaction of this tid. That there is none is made sure of.
+// hasTransaction tells whether there is a transaction of this tid. The code checks that there is none.
 func (x *session) hasTransaction(ctx context.Context, tid zodb.Tid) (bool, error) {
 	for try := 0; ; try++ {
 		l, err := x.list(ctx, tid, tid, 1, int(uint64(tid)%uint64(x.partitions())))

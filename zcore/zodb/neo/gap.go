@@ -17,7 +17,7 @@ import (
 // gap finds out about the commits in (from, to], which were made while nobody told us of them: the transactions are
 // listed, each is asked for the objects it is about, and those for their histories, none of which moves any data.
 //
-// What is found out is reported as it is, so that after a lost session the gap is smaller.
+// Findings are reported at once, so that after a lost session the gap is smaller.
 type gap struct {
 	f        *follower
 	x        *session

@@ -61,7 +61,8 @@ func checkObject(m *answerObject, oid zodb.Oid, before zodb.Tid) error {
 	return nil
 }
 
-// deleted tells whether a revision is a deletion. That of an object without data has a checksum all the same.
+// deleted tells whether a revision is a deletion. The answer for an object without data has a checksum all the
+// same.
 func deleted(m *answerObject) bool { return len(m.data) == 0 && m.checksum == [20]byte{} }
 
 // asRecord makes a record of what a storage answered.

@@ -27,8 +27,8 @@ const (
 	opLong4     = 0x8b
 )
 
-// anyMachine runs pickles of any class. It reads as machine does, and has a stack, marks and memo of its own. What it
-// allocates is bounded by maxAny values: nothing but a pushed value ever gets into another one.
+// anyMachine runs pickles of any class. It reads as machine does, and has a stack, marks and memo of its own.
+// Allocation is bounded by maxAny values: only a pushed value ever gets into another value.
 type anyMachine struct {
 	machine // for reading; its stack and memo are not used
 	vals    []*Any

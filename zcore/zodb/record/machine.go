@@ -136,7 +136,7 @@ func (m *machine) step(c byte) error {
 			return errors.New("has too many marks")
 		}
 		m.marks = append(m.marks, len(m.stack))
-		// What follows a mark is most often a whole bucket.
+		// A mark is most often followed by a whole bucket.
 		m.stack = slices.Grow(m.stack, min((len(m.data)-m.pos)/16, 128))
 		return nil
 	case opEmptyTuple:

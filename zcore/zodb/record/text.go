@@ -11,8 +11,8 @@ import (
 // The opcodes of protocol 0 that hold strings as text, and those by which a hand or an optimizer moves values
 // about. Source: pickletools of the Python standard library.
 
-// pushLine runs STRING, a Python 2 literal, and UNICODE, text with \uXXXX escapes; both end with the line. What is
-// made of a line is never longer than that, but for UNICODE, whose bytes above 127 become two.
+// pushLine runs STRING, a Python 2 literal, and UNICODE, text with \uXXXX escapes; both end with the line. The
+// result is never longer than the line, but for UNICODE, whose bytes above 127 become two.
 func (m *machine) pushLine(c byte) error {
 	s, err := m.line(len(m.data))
 	if err != nil {

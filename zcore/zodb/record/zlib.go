@@ -18,9 +18,9 @@ var ErrEncrypted = zodb.Answer(errors.New("the record is encrypted (as cipher.en
 	"serve a copy of the database that was made through the decrypting storage"))
 
 // Decompress returns the plain form of a record as a storage keeps it: one that the Python package
-// zc.zlibstorage compressed (".z" and a zlib stream; no pickle begins like that) is expanded, every
-// other one is returned as it is, except what cipher.encryptingstorage encrypted (".e"): ErrEncrypted. What is allocated follows the bytes that come out, and what comes
-// out of n bytes is at most about 1032*n.
+// zc.zlibstorage compressed (".z" and a zlib stream; no pickle begins like that) is expanded, every other one
+// is returned as it is, except what cipher.encryptingstorage encrypted (".e"): ErrEncrypted. Allocation follows
+// the output, and the output of n bytes is at most about 1032*n.
 func Decompress(data []byte) ([]byte, error) {
 	switch {
 	case bytes.HasPrefix(data, []byte(".e")):

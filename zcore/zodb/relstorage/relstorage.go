@@ -1,8 +1,8 @@
 // Package relstorage reads ZODB databases that the Python package RelStorage keeps in PostgreSQL or
 // in SQLite files, with the history-preserving schema.
 //
-// It owns the connections it makes (a bounded pool and one for Follow), nothing in the database: it
-// only reads. It does not own a cache. What it relies on, from RelStorage 4 as installed:
+// It owns the connections it makes (a bounded pool and one for Follow), nothing in the database: it only reads.
+// It does not own a cache. The driver relies on these facts of RelStorage 4 as installed:
 //
 //   - "transaction"(tid, packed, ...) has a row for every commit, object_state(zoid, tid, state, ...)
 //     a row for every revision of every object; primary keys tid and (zoid, tid), an index on
@@ -32,12 +32,12 @@
 // back. So while RelStorage's pack lock is held, a lock on that table alone does not count: what adds
 // tids has one of the commit locks besides.
 //
-// A standby does not know its primary's locks. There a transaction becomes visible when its commit
-// record is replayed; since a primary releases locks only after the commit record is written, the
-// order of RelStorage's ordinary commits is the same, and lag is nothing but an older head. SQLite
-// has one writer at a time. What breaks the order all the same (a second import into a primary that
-// also takes commits, seen from a standby) is noticed by looking back once a second (audit.go):
-// following then fails for good rather than leave a commit out.
+// A standby does not know its primary's locks. There a transaction becomes visible when its commit record is
+// replayed; since a primary releases locks only after the commit record is written, the order of RelStorage's
+// ordinary commits is the same, and lag is nothing but an older head. SQLite has one writer at a time. If the
+// order breaks all the same (a second import into a primary that also takes commits, seen from a standby), the
+// driver notices by looking back once a second (audit.go): following then fails for good rather than leave a
+// commit out.
 //
 // # Servers that are behind
 //

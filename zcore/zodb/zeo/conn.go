@@ -44,7 +44,7 @@ type conn struct {
 	calls  map[int64]*call
 	nextID int64
 
-	// The commits that the server told of, by mu. What is not queued for lack of room sets overflow.
+	// The commits that the server told of, by mu. A commit that finds no room in the queue sets overflow.
 	base     zodb.Tid // last transaction when registered, or a phantom: queue begins after it
 	head     zodb.Tid // last transaction told of
 	queue    []zodb.Commit
@@ -294,7 +294,7 @@ func (c *conn) answer(m message, size int64) error {
 	q := c.calls[m.id]
 	delete(c.calls, m.id)
 	if q != nil && m.flag == 0 && q.method == "register" {
-		// Set before anything that comes later is handled. What is wrong is for register to find.
+		// Set before anything that comes later is handled. Mistakes are for register to find.
 		c.base, _ = asTid(m.args)
 		c.head = max(c.head, c.base)
 	}

@@ -17,8 +17,8 @@ import (
 // any data. Where that fails (no iteration, a pack meanwhile) or the server does not remember so far
 // back, the answer is one Commit that is a gap.
 //
-// What was found out stays true on another connection, so a gap is kept when one is lost: however
-// short-lived they are, each brings it nearer to its end.
+// The findings stay true on another connection, so a gap is kept when a connection is lost: however
+// short-lived, each connection brings the gap nearer to its end.
 type gap struct {
 	from, to zodb.Tid
 	phantom  bool // found out: to is no transaction, and there is none in the gap

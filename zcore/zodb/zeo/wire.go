@@ -32,8 +32,8 @@ type wire interface {
 	// encode appends a call to b.
 	encode(b []byte, id int64, method string, args []any) []byte
 
-	// decode reads a message, which it does not trust. Where it fails in the arguments, the rest is returned beside the
-	// error: it says which question is answered.
+	// decode reads a message, which it does not trust. If the arguments fail to decode, the rest is returned
+	// beside the error: it names the question that is answered.
 	decode(frame []byte) (message, error)
 }
 

@@ -99,7 +99,7 @@ var (
 	errTooMany   = errors.New("it holds too many values")
 )
 
-// unpickler runs one pickle. What it makes is bounded by max and the size of the frame.
+// unpickler runs one pickle. Its allocation is bounded by max and the size of the frame.
 type unpickler struct {
 	rest  []byte
 	stack []any
