@@ -242,7 +242,7 @@ func coreMutants() []mutant {
 		{
 			name: "streams-out-of-order", run: "TestStreamsAscend", file: "zcore/watch_link.go",
 			why:   "requests made at once come in another order than that of their streams",
-			edits: []edit{{"\tif !l.ended { // here, so that streams ascend\n\t\tl.out = append(l.out, watchproto.Line(stream, msg)...)\n\t}\n\tl.mu.Unlock()\n\tl.wake()\n", "\tl.mu.Unlock()\n\tif stream%4 == 0 {\n\t\ttime.Sleep(time.Millisecond)\n\t}\n\tl.push(stream, msg)\n"}},
+			edits: []edit{{"\tif !l.ended { // here, so that streams ascend\n\t\tl.out = append(l.out, watchproto.Line(stream, pin.String())...)\n\t}\n\tl.mu.Unlock()\n\tl.wake()\n", "\tl.mu.Unlock()\n\tif stream%4 == 0 {\n\t\ttime.Sleep(time.Millisecond)\n\t}\n\tl.push(stream, pin.String())\n"}},
 		},
 		{
 			name: "reader-not-woken", run: "TestTwoReaders", limit: 30 * time.Second, file: "zcore/watch_link.go",
