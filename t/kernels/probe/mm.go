@@ -60,6 +60,14 @@ func remapFaults(e *Env) (Verdict, error) {
 			return Verdict{}, err
 		}
 	}
+	if e.Spoil { // on a busy machine no read may have come while nothing was mapped
+		if _, err := mapAt(m.addr, files[0], pages*page, unix.PROT_NONE, unix.MAP_SHARED|unix.MAP_FIXED); err != nil {
+			return Verdict{}, err
+		}
+		if err := until("a read that faults", func() bool { return bad.Load() > 0 }); err != nil {
+			return Verdict{}, err
+		}
+	}
 	if err := until("reads between mappings", func() bool { return seen.Load() > rounds || bad.Load() > 0 }); err != nil {
 		return Verdict{}, err
 	}
