@@ -178,6 +178,7 @@ func healthRows(h *zcore.Health) [][2]string {
 		{"loads failed", fmt.Sprint(h.Loads.Failed)},
 		{"files failed", strings.Join(append([]string{fmt.Sprint(h.Files.Failed)}, h.Files.List...), ", ")},
 		{"pins owed", fmt.Sprintf("%d, by %d clients", h.Pins.Owed, h.Pins.Clients)},
+		{"no watches", strings.Join(h.Pins.Refused, ", ")},
 	}
 }
 

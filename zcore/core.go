@@ -95,6 +95,7 @@ type Core struct {
 	base      headBase                  // mu
 	zheads    map[*ZheadStream]struct{} // mu
 	owners    map[any]*owner            // mu; of links, by process id or domain
+	stalls    stalls                    // has its own mutex, a leaf
 	killing   map[int]int               // mu; faulty links by process, while it is being killed
 	failure   error                     // mu
 	queue     []zodb.Commit             // mu; followed, not yet published
@@ -156,6 +157,7 @@ func New(ctx context.Context, stor zodb.Storage, opts Options) (*Core, error) {
 		revs:        map[revKey]*keptRev{},
 		zheads:      map[*ZheadStream]struct{}{},
 		killing:     map[int]int{},
+		stalls:      stalls{accounts: map[string]*stallAccount{}},
 		owners:      map[any]*owner{},
 		queued:      make(chan struct{}, 1),
 	}

@@ -64,6 +64,8 @@ type PinHealth struct {
 	Owed    int     `json:"owed"`          // pins
 	Oldest  float64 `json:"oldest_s"`      // for how long
 	Who     string  `json:"who,omitempty"` // the client that owes the oldest
+	// Refused are users and guests whose clients made others wait too long, and for how long they get no watches.
+	Refused []string `json:"refused,omitempty"`
 }
 
 const (
@@ -141,6 +143,7 @@ func (c *Core) Health() Health {
 	c.loadHealth(&h, now, add)
 	c.fileHealth(&h.Files, now, add)
 	c.pinHealth(&h.Pins, now, add)
+	h.Pins.Refused = c.stalls.refused()
 	h.State = HealthOK
 	if len(all) > 0 {
 		h.State = HealthDegraded

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"reflect"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -126,7 +127,7 @@ func TestHealthOfPins(t *testing.T) {
 	}
 	l.send("2 ack")
 	<-got
-	if h := w.healthy(HealthOK, ""); h.Pins != (PinHealth{}) {
+	if h := w.healthy(HealthOK, ""); !reflect.DeepEqual(h.Pins, PinHealth{}) {
 		t.Errorf("%+v", h.Pins)
 	}
 	l.l.end()

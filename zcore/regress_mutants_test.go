@@ -173,7 +173,7 @@ func TestLateReplyIsNoFault(t *testing.T) {
 	for range 100 { // select takes either
 		a := &asked{reply: make(chan string, 1), gone: make(chan struct{})}
 		a.reply <- "nak"
-		if why := cw.waitAck(1, a); why != "" {
+		if why, _ := cw.waitAck(1, a); why != "" {
 			t.Fatal(why)
 		}
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"time"
 
 	"wcfs/zcore/history"
 	"wcfs/zcore/watchproto"
@@ -93,6 +94,10 @@ func (l *Link) refuse(r watchproto.Request) string {
 		return ""
 	case r.At > l.c.Head() && !l.c.wasKnown(r.Oid):
 		return notKnown
+	}
+	if d := l.c.stalls.refusedFor(l.staller); d > 0 {
+		l.c.nRefused.Add(1)
+		return fmt.Sprintf("clients of %s did not acknowledge pins and made others wait: no watches for %s", l.staller, d.Round(time.Second))
 	}
 	return l.beginRequest()
 }

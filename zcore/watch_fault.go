@@ -11,8 +11,10 @@ import (
 
 // faulty deals with a client that did not acknowledge a pin, and returns when it can do no harm any
 // more: its process has ended, its domain has failed, or the core is in EIO mode.
-func (l *Link) faulty(pin watchproto.Pin, why string) {
+func (l *Link) faulty(pin watchproto.Pin, why string, waited time.Duration) {
 	l.fault.Do(func() {
+		limit := l.patience()
+		l.charge(waited)
 		rev := "head"
 		if !pin.Head {
 			rev = pin.Rev.String()
@@ -20,7 +22,7 @@ func (l *Link) faulty(pin watchproto.Pin, why string) {
 		l.c.log.Error("watch client is faulty", "file", pin.Oid, "blk", pin.Blk, "rev", rev, "cause", why)
 		l.push(0, fmt.Sprintf("fatal: pin #%d @%s: %s", pin.Blk, rev, why))
 		go func() {
-			safe := l.settle()
+			safe := l.settle(limit)
 			if !safe {
 				l.poisoned.Store(true)
 			}
@@ -35,8 +37,7 @@ func (l *Link) faulty(pin watchproto.Pin, why string) {
 }
 
 // settle gives the client a moment to read why, then kills it. It returns whether the client can do no harm any more.
-func (l *Link) settle() (safe bool) {
-	limit := l.c.opts.PinTimeout
+func (l *Link) settle(limit time.Duration) (safe bool) {
 	l.mu.Lock()
 	closed := l.closed
 	l.mu.Unlock()

@@ -25,6 +25,8 @@ type Link struct {
 	since  time.Time     // when it was opened
 	window chan struct{} // a place for each pin that is sent and not acknowledged
 	owner  *owner        // whom it counts for
+	// staller is whose budget of other clients' time it spends; "" nobody's.
+	staller string
 
 	ctx    context.Context // ends when the link has ended: nothing of it is waited for any more
 	cancel context.CancelCauseFunc
@@ -78,7 +80,7 @@ func (c *Core) OpenLink(dom *Domain, proc Process) (*Link, error) {
 		return nil, err
 	}
 	l := &Link{
-		owner: owner, window: make(chan struct{}, c.opts.PinWindow),
+		owner: owner, staller: staller(dom, proc), window: make(chan struct{}, c.opts.PinWindow),
 		id: c.linkID.Add(1), since: time.Now(),
 		c: c, dom: dom, proc: proc, more: make(chan struct{}, 1),
 		asked: map[uint64]*asked{}, byOid: map[zodb.Oid]*watchOnLink{}, killed: make(chan struct{}),

@@ -156,11 +156,11 @@ func (w *clientWatch) sendOne(blk Blk, p *pinned, m *pinMsg) error {
 	}
 	l.c.nPin.Add(1)
 	l.debug("pin", "pin", pin)
-	why := w.waitAck(stream, a)
+	why, waited := w.waitAck(stream, a)
 	l.c.meter.acks.Observe(time.Since(a.sent))
 	l.debug("pin ended", "pin", pin, "took", time.Since(a.sent), "cause", why)
 	if why != "" {
-		l.faulty(pin, why)
+		l.faulty(pin, why, waited)
 	}
 	return l.after()
 }
@@ -237,40 +237,38 @@ func (w *clientWatch) setStuck(p *pinned, stuck bool) {
 
 // waitAck waits for the reply to a pin; it returns what is wrong, or "". While the database does not
 // answer the clock stands still, and it does until all pins sent before this one on the link are acknowledged: a client that
-// goes on acknowledging is never too slow.
-func (w *clientWatch) waitAck(stream uint64, a *asked) (why string) {
+// goes on acknowledging is never too slow. waited is the time on the clock.
+func (w *clientWatch) waitAck(stream uint64, a *asked) (why string, waited time.Duration) {
 	l := w.l
-	limit := l.c.opts.PinTimeout
-	tick := time.NewTicker(max(limit/100, time.Millisecond))
+	tick := time.NewTicker(max(min(l.c.opts.PinTimeout/100, stallPatience/5), time.Millisecond))
 	defer tick.Stop()
 	last := time.Now()
-	var used time.Duration
 	for {
 		select {
 		case msg := <-a.reply:
 			if msg == "ack" || w.ctx.Err() != nil { // if the pin is off, the reply may be anything
-				return ""
+				return "", 0
 			}
-			return fmt.Sprintf("expect %q; got %q", "ack", msg)
+			return fmt.Sprintf("expect %q; got %q", "ack", msg), waited
 		case <-a.gone:
 			if w.ctx.Err() == nil {
-				return "watch link closed"
+				return "watch link closed", waited
 			}
 			l.forgetReply(stream)
-			return ""
+			return "", 0
 		case <-w.ctx.Done():
 			l.forgetReply(stream)
-			return ""
+			return "", 0
 		case <-l.killed: // for another pin: that is never answered, so this one's clock would not run
 			l.forgetReply(stream)
-			return ""
+			return "", 0
 		case now := <-tick.C:
 			if l.c.reachable() && l.oldest(stream) {
-				used += now.Sub(last)
+				waited += now.Sub(last)
 			}
 			last = now
-			if used >= limit && w.ctx.Err() == nil {
-				return fmt.Sprintf("no reply within %s", limit)
+			if limit := l.patience(); waited >= limit && w.ctx.Err() == nil {
+				return fmt.Sprintf("no reply within %s", limit), waited
 			}
 		}
 	}
