@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"io"
 	"path"
+	"strings"
+	"time"
 
 	"wcfs/zcore/zodb"
 )
@@ -12,7 +14,7 @@ import (
 // catCmd is `wcfs cat TARGET PATH`.
 type catCmd struct {
 	targetArgs
-	At     string `placeholder:"TID" help:"Show the bigfile whose oid PATH is as of this revision."`
+	At     string `placeholder:"TID" help:"Show the bigfile whose oid PATH is as of this revision, or moment like -10m."`
 	Offset int64  `default:"0" help:"Begin at this byte."`
 	Length int64  `default:"-1" help:"Write at most this many bytes; all by default."`
 }
@@ -33,8 +35,11 @@ func (c *catCmd) Run(p *program) error {
 		return err
 	}
 	defer t.close()
-	name, err := follow(p.ctx, t, c.where())
+	name, err := c.where(p.ctx, t)
 	if err != nil {
+		return err
+	}
+	if name, err = follow(p.ctx, t, name); err != nil {
 		return c.explain(err)
 	}
 	f, err := t.open(p.ctx, name)
@@ -71,8 +76,8 @@ func (c *catCmd) atPath() error {
 	if c.At == "" {
 		return nil
 	}
-	at, err := zodb.ParseTid(c.At)
-	if err != nil {
+	at := strings.TrimPrefix(c.At, "@")
+	if _, err := zodb.ParseMoment(at, time.Now()); err != nil && c.Tags == "" && kindOf(c.Target) == aZURL {
 		return usagef("--at: %v", err)
 	}
 	oid, err := zodb.ParseOid(path.Base(c.Path))

@@ -24,7 +24,10 @@ func (c *lsCmd) Run(p *program) error {
 		return err
 	}
 	defer t.close()
-	dir := c.where()
+	dir, err := c.where(p.ctx, t)
+	if err != nil {
+		return err
+	}
 	attr, err := t.stat(p.ctx, dir)
 	if err != nil {
 		return c.explain(err)

@@ -55,6 +55,7 @@ type cli struct {
 	Cat     catCmd     `cmd:"" help:"Write a file of the tree to stdout."`
 	Watch   watchCmd   `cmd:"" help:"Print the pins that a client of a mounted bigfile gets."`
 	History historyCmd `cmd:"" help:"Show which block of a bigfile changed at which transaction."`
+	Log     logCmd     `cmd:"" help:"List the transactions of a database."`
 	Dial    dialCmd    `cmd:"" help:"Carry local 9P connections through TLS to a server."`
 	Run     runCmd     `cmd:"" help:"Boot a guest on this host's root and run a program in it."`
 	Bench   benchCmd   `cmd:"" help:"Measure how fast a bigfile of yours is read."`

@@ -25,6 +25,7 @@ type serveCmd struct {
 	Debug      bool          `help:"Serve .wcfs/debug/zhead, a stream of the transactions processed."`
 	Autoexit   bool          `help:"Exit when no file of the mount has been open for a minute."`
 	PinTimeout time.Duration `name:"pintimeout" default:"${pintimeout}" help:"Kill clients that do not acknowledge a pin within this time."`
+	Tags       string        `name:"tags" placeholder:"FILE" help:"Lines of NAME and a tid or moment: @NAME is that revision, like @release-1."`
 	Retention  time.Duration `name:"retention" default:"${retention}" help:"How far back from head a watch may begin, also at tids from before the server's start."`
 	ReadAhead  int           `name:"read-ahead-kb" type:"kib" placeholder:"KB" help:"Raise the kernel's read-ahead for the mount; 1024 is good for sequential readers."`
 
@@ -183,7 +184,7 @@ func (c *serveCmd) start(p *program) (_ *server, err error) {
 		return nil, err
 	}
 	s.tree = tree.New(s.core, tree.Options{
-		AllFails: c.dropIn, OldNames: c.dropIn, Arrays: !c.dropIn, Debug: c.Debug, MoreStats: s.moreStats, Version: version(),
+		AllFails: c.dropIn, OldNames: c.dropIn, Arrays: !c.dropIn, Tag: tagsOf(c.Tags), Debug: c.Debug, MoreStats: s.moreStats, Version: version(),
 	})
 	if len(c.P9.Addr) > 0 {
 		if err = c.listen(s); err != nil {

@@ -23,7 +23,10 @@ func (c *statCmd) Run(p *program) error {
 		return err
 	}
 	defer t.close()
-	name := c.where()
+	name, err := c.where(p.ctx, t)
+	if err != nil {
+		return err
+	}
 	a, err := t.stat(p.ctx, name)
 	if err != nil {
 		return c.explain(err)

@@ -41,6 +41,7 @@ type targetArgs struct {
 	Path   string `arg:"" optional:"" default:"/" help:"Path in the tree, like head/bigfile; arrays/NAME is short for head/arrays/NAME."`
 
 	Aname string `placeholder:"PATH" help:"With a 9P address: the subtree to attach to, such as /head; PATH is below it."`
+	Tags  string `placeholder:"FILE" help:"With a database URL: the file whose lines are NAME TID-or-MOMENT, for @NAME."`
 
 	Dial p9srv.DialOptions `embed:""`
 	storageOptions
@@ -83,7 +84,7 @@ func (a *targetArgs) openTarget(p *program) (target, error) {
 	case aNine:
 		return dialTarget(p.ctx, a.Target, a.Aname, a.Dial)
 	case aZURL:
-		return openZodbTarget(p, a.Target, &a.storageOptions)
+		return openZodbTarget(p, a.Target, a.Tags, &a.storageOptions)
 	}
 	fi, err := os.Stat(a.Target)
 	switch {
@@ -153,13 +154,27 @@ func deadMount(mnt string) error {
 // cleanPath makes "" of the root, and does not leave the tree.
 func cleanPath(name string) string { return strings.Trim(path.Clean("/"+name), "/") }
 
-// where is PATH as the target knows it.
-func (a *targetArgs) where() string {
+// where is PATH as the target knows it: @MOMENT, which is a link, becomes the @TID that it leads to.
+func (a *targetArgs) where(ctx context.Context, t target) (string, error) {
 	name := cleanPath(a.Path)
-	if first, _, _ := strings.Cut(name, "/"); first == "arrays" && a.Aname == "" {
+	moment, rest, _ := strings.Cut(name, "/")
+	if at, ok := strings.CutPrefix(moment, "@"); ok {
+		if _, err := zodb.ParseTid(at); err == nil {
+			return name, nil
+		}
+		to, err := t.readlink(ctx, moment)
+		if err != nil {
+			if _, bad := zodb.ParseMoment(at, time.Now()); bad != nil && a.Tags == "" && kindOf(a.Target) == aZURL {
+				return "", usagef("%v", bad)
+			}
+			return "", a.explain(err)
+		}
+		return cleanPath(path.Join(to, rest)), nil
+	}
+	if moment == "arrays" && a.Aname == "" {
 		name = "head/" + name
 	}
-	return name
+	return name, nil
 }
 
 // follow returns the path that a symbolic link leads to, or the path as it is.

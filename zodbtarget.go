@@ -23,7 +23,7 @@ type zodbTarget struct {
 	fs   *tree.FS
 }
 
-func openZodbTarget(p *program, zurl string, opts *storageOptions) (target, error) {
+func openZodbTarget(p *program, zurl, tags string, opts *storageOptions) (target, error) {
 	stor, err := openStorage(p.ctx, zurl, opts)
 	if err != nil {
 		return nil, err
@@ -33,7 +33,7 @@ func openZodbTarget(p *program, zurl string, opts *storageOptions) (target, erro
 		stor.Close()
 		return nil, err
 	}
-	return &zodbTarget{stor, core, tree.New(core, tree.Options{Arrays: true})}, nil
+	return &zodbTarget{stor, core, tree.New(core, tree.Options{Arrays: true, Tag: tagsOf(tags)})}, nil
 }
 
 func (z *zodbTarget) close() { z.stor.Close() }

@@ -411,3 +411,27 @@ func (c *Core) LoadAt(ctx context.Context, oid zodb.Oid, at zodb.Tid) (zodb.Reco
 	}
 	return zodb.Record{}, c.ioError(ctx, err, "load", oid, at)
 }
+
+// LastTid returns the last transaction not after at. A storage that cannot tell has at itself, or the head: the data as of
+// it is the same. ErrNotExist when there was none yet.
+func (c *Core) LastTid(ctx context.Context, at zodb.Tid) (zodb.Tid, error) {
+	if c.isFailed() {
+		return 0, ErrNotConn
+	}
+	head := c.Head()
+	ch, ok := c.stor.(zodb.Chronicler)
+	if at >= head || !ok {
+		return min(at, head), nil
+	}
+	ctx, done := c.within(ctx)
+	defer done()
+	tid, err := ch.LastTid(ctx, at)
+	switch {
+	case err == nil && tid == 0:
+		return 0, ErrNotExist
+	case err == nil:
+		c.noteAnswer()
+		return tid, nil
+	}
+	return 0, c.ioError(ctx, err, "last transaction", 0, at)
+}

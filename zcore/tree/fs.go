@@ -33,6 +33,9 @@ type Options struct {
 
 	Arrays bool // serve head/arrays/ and @tid/arrays/
 
+	// Tag returns the tid or moment that has a name, for @NAME; it may read a file. nil: there are none.
+	Tag func(name string) (moment string, ok bool)
+
 	// MoreStats adds lines to .wcfs/stats. It must not block, and always return the same names.
 	MoreStats func() []Stat
 }
@@ -121,18 +124,11 @@ func (fs *FS) layout() *dir {
 	}
 	root.add("head", h)
 	root.add("base", &baseDir{dirBase{fs.newNode()}})
-	root.more, root.list = fs.lookupAtRev, func() []Entry { return fs.listSnaps(false) }
-	return root
-}
-
-// lookupAtRev finds "@<tid>" under /.
-func (fs *FS) lookupAtRev(name string) (Node, error) {
-	s, ok := strings.CutPrefix(name, "@")
-	rev, err := zodb.ParseTid(s)
-	if !ok || err != nil || rev > fs.core.Head() {
-		return nil, fmt.Errorf("lookup %q: %w", name, ErrNotExist)
+	root.more = fs.lookupAtRev
+	if fs.opts.OldNames { // else a listing of the root would show what others look at
+		root.list = func() []Entry { return fs.listSnaps(false) }
 	}
-	return fs.getSnap(snapKey{rev, false}).dir, nil
+	return root
 }
 
 // failed answers ErrNotConn in EIO mode: nothing stale is ever shown.

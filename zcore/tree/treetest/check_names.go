@@ -164,13 +164,21 @@ func checkListings(e *Env) error {
 			return err
 		}
 		err = errors.Join(
-			wantListed(e, "", "@"+m.Head.String()),
+			wantListed(e, "", revsListed(e)...),
 			wantListed(e, "@"+m.Head.String(), "at", "bigfile"),
 			wantListed(e, "@"+m.Head.String()+"/bigfile", f.Oid.String()),
 			file.Close())
 		if err != nil {
 			return err
 		}
+	}
+	return nil
+}
+
+// revsListed is the revision that a listing of the root must have: in the form of existing clients.
+func revsListed(e *Env) []string {
+	if e.OldNames {
+		return []string{"@" + e.Manifest.Head.String()}
 	}
 	return nil
 }
