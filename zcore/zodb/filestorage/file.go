@@ -34,6 +34,7 @@ type dataFile struct {
 
 	id      identity
 	extents extents
+	marks   txnMarks
 	lastTxn atomic.Pointer[txnAt] // the header looked at last: neighbouring records share it
 }
 

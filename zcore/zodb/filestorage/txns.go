@@ -5,6 +5,8 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"sort"
+	"sync"
 
 	"wcfs/zcore/zodb"
 	"wcfs/zcore/zodb/fsformat"
@@ -12,10 +14,57 @@ import (
 
 var _ zodb.Chronicler = (*Storage)(nil)
 
+// txnMarks are some transactions that were passed on the way back from the end of a file, markEvery apart.
+type txnMarks struct {
+	mu   sync.Mutex // a leaf
+	list []txnMark  // guard: mu; latest first
+}
+
+type txnMark struct {
+	pos int64
+	tid zodb.Tid
+}
+
+const markEvery = 1000
+
+// from returns where to begin to look for the last transaction not after at: at end, or at a mark.
+func (m *txnMarks) from(at zodb.Tid, end int64) int64 {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	i := sort.Search(len(m.list), func(i int) bool { return m.list[i].tid <= at })
+	if i == 0 {
+		return end
+	}
+	return m.list[i-1].pos
+}
+
+// passed notes a transaction that is steps away from where a search began; began is at the end or at a mark.
+func (m *txnMarks) passed(began int64, steps int, pos int64, tid zodb.Tid) {
+	if steps == 0 || steps%markEvery != 0 {
+		return
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if n := len(m.list); n > 0 && began > m.list[0].pos {
+		m.list = nil // many were committed since: mark them too
+	}
+	if n := len(m.list); n == 0 || m.list[n-1].pos > pos {
+		m.list = append(m.list, txnMark{pos, tid})
+	}
+}
+
 // LastTid implements zodb.Chronicler. A file has no list of its transactions but the lengths at their ends, so it
-// goes back from the end of the file: two small reads for each transaction after at.
+// goes back from the end of the file: two small reads for each transaction after at, the first time. Later it begins at
+// most markEvery transactions after at, unless that many were committed since.
 func (s *Storage) LastTid(ctx context.Context, at zodb.Tid) (last zodb.Tid, err error) {
-	err = s.eachTxn(ctx, func(_ *dataFile, _ int64, h fsformat.TxnHeader) (bool, error) {
+	began, steps := int64(0), 0
+	from := func(f *dataFile, end int64) int64 {
+		began = f.marks.from(at, end)
+		return began
+	}
+	err = s.eachTxn(ctx, from, func(f *dataFile, pos int64, h fsformat.TxnHeader) (bool, error) {
+		f.marks.passed(began, steps, pos, h.Tid)
+		steps++
 		if h.Tid <= at {
 			last = h.Tid
 		}
@@ -26,7 +75,8 @@ func (s *Storage) LastTid(ctx context.Context, at zodb.Tid) (last zodb.Tid, err 
 
 // Txns implements zodb.Chronicler.
 func (s *Storage) Txns(ctx context.Context, at zodb.Tid, fn func(zodb.Txn) (bool, error)) error {
-	return s.eachTxn(ctx, func(f *dataFile, pos int64, h fsformat.TxnHeader) (bool, error) {
+	fromEnd := func(_ *dataFile, end int64) int64 { return end }
+	return s.eachTxn(ctx, fromEnd, func(f *dataFile, pos int64, h fsformat.TxnHeader) (bool, error) {
 		if h.Tid > at {
 			return true, nil
 		}
@@ -42,14 +92,14 @@ func (s *Storage) Txns(ctx context.Context, at zodb.Tid, fn func(zodb.Txn) (bool
 	})
 }
 
-// eachTxn goes through the headers of transactions, last one first, until fn answers false.
-func (s *Storage) eachTxn(ctx context.Context, fn func(f *dataFile, pos int64, h fsformat.TxnHeader) (bool, error)) error {
+// eachTxn goes through the headers of transactions, last one first, until fn answers false. from tells where to begin.
+func (s *Storage) eachTxn(ctx context.Context, from func(f *dataFile, end int64) int64, fn func(f *dataFile, pos int64, h fsformat.TxnHeader) (bool, error)) error {
 	v, err := s.view(0)
 	if err != nil {
 		return fmt.Errorf("%s: log: %w", s.url, err)
 	}
 	defer v.f.release()
-	for end := v.end; end > fsformat.MagicLen; {
+	for end := from(v.f, v.end); end > fsformat.MagicLen; {
 		if err := ctx.Err(); err != nil {
 			return err
 		}

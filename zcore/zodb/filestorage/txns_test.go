@@ -62,7 +62,7 @@ func TestLastTid(t *testing.T) {
 	want(tids[0]-1, 0)
 	want(0, 0)
 	want(zodb.TidMax, tids[n-1])
-	for range 60 {
+	for range 500 {
 		i := 1 + rng.IntN(n-1)
 		want(tids[i]-1, tids[i-1])
 		want(tids[i], tids[i])
