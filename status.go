@@ -87,7 +87,7 @@ func (st *status) judge(ctx context.Context, err error, timeout time.Duration) {
 func report(ctx context.Context, p *program, name string, dial p9srv.DialOptions, storage *storageOptions) (fusesrv.Report, error) {
 	switch kindOf(name) {
 	case aZURL:
-		t, err := openZodbTarget(p.with(ctx), name, storage)
+		t, err := openZodbTarget(p.with(ctx), name, "", storage)
 		if err != nil {
 			return fusesrv.Report{}, err
 		}
