@@ -265,10 +265,7 @@ func odd(t testing.TB, w *neotest.Writer) []zodb.Commit {
 	created := make(neotest.Txn{Objects: map[zodb.Oid][]byte{8: data("new"), 9: {}}})
 	add(created, 8, 9)
 	add(w.Undo(created), 8, 9)
-	for _, c := range many(w.Many([]zodb.Oid{2, 3}, 5, 50), []zodb.Oid{2, 3}) {
-		list = append(list, c)
-	}
-	return list
+	return append(list, many(w.Many([]zodb.Oid{2, 3}, 5, 50), []zodb.Oid{2, 3})...)
 }
 
 // What was committed while the connection was away is reported commit by commit, as exactly.
@@ -412,9 +409,8 @@ func TestFrozen(t *testing.T) {
 	loadAll(t, s, objs, tid)
 	for _, n := range []*neotest.Node{cl.Storages[0], cl.Masters[0]} {
 		n.Freeze()
-		start := time.Now()
 		for range 2 {
-			start = time.Now()
+			start := time.Now()
 			if _, err := s.LoadAt(context.Background(), 1, tid); err == nil && n == cl.Masters[0] {
 				continue // until it is noticed
 			} else if !errors.Is(err, neo.ErrTimeout) || zodb.KindOf(err) != zodb.KindOutage || !strings.Contains(err.Error(), "0000000000000001@"+tid.String()) {

@@ -214,8 +214,8 @@ func TestOids(t *testing.T) {
 func TestOidsUnknown(t *testing.T) {
 	t.Parallel()
 	f := newFake(t, packed, 2)
-	tid := f.store(map[zodb.Oid][]byte{1: text("a"), 5: text("b")})
-	tid = f.store(map[zodb.Oid][]byte{5: nil, 9: text("c")}, 1)
+	f.store(map[zodb.Oid][]byte{1: text("a"), 5: text("b")})
+	tid := f.store(map[zodb.Oid][]byte{5: nil, 9: text("c")}, 1)
 	f.hook = func(_ *fakeNode, c *fakeConn, m message) message {
 		if _, ok := m.(*askOIDsFrom); ok {
 			c.Close()
