@@ -155,7 +155,10 @@ func (s *Storage) mark(err error) error {
 	case zodb.KindAnswer:
 		return zodb.Answer(err)
 	case zodb.KindOtherDatabase:
-		return zodb.OtherDatabase(err)
+		if zodb.KindOf(err) == zodb.KindOtherDatabase { // it says more already
+			return err
+		}
+		return fmt.Errorf("%w: %w", ErrReplaced, err)
 	}
 	return zodb.Outage(err)
 }

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	neturl "net/url"
 	"os"
+	"strings"
 	"sync/atomic"
 
 	sqlite "modernc.org/sqlite"
@@ -173,6 +174,10 @@ func (d *sqliteDB) kind(err error) zodb.Kind {
 		return zodb.KindOutage
 	case sqlite3.SQLITE_NOTADB: // it was one when it was opened
 		return zodb.KindOtherDatabase
+	case sqlite3.SQLITE_ERROR: // the statements were prepared once: its tables were there
+		if strings.Contains(se.Error(), "no such table") {
+			return zodb.KindOtherDatabase
+		}
 	}
 	return zodb.KindAnswer
 }
