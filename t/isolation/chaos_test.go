@@ -282,7 +282,7 @@ func (c *chaosRun) spoil(how string) {
 		}
 	}
 	if line := next(); line != "1 ok" {
-		t.Errorf("%s: watch: %q", how, line)
+		t.Fatalf("%s: watch: %q", how, line)
 	}
 	tid := c.victims.line(t, how+" "+oid)
 	wait.Until(t, "head at "+tid, func() bool { return c.file("head/at") >= tid })
