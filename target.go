@@ -138,6 +138,11 @@ func (a *targetArgs) explainAbsent(name string) error {
 	if kindOf(a.Target) == aMount && fileMissing(a.Target, "head") && fileMissing(a.Target, "at") {
 		return fmt.Errorf("%s: no wcfs is mounted there", a.Target)
 	}
+	if moment, ok := strings.CutPrefix(first, "@"); ok {
+		if _, err := zodb.ParseMoment(moment, time.Now()); err != nil {
+			return fmt.Errorf("%s is no revision: neither a tid, nor a moment like @-10m or @2026-11-29T12:00, nor a tag of the server", first)
+		}
+	}
 	return fmt.Errorf("%s: there is no such file; `wcfs ls %s /` shows what there is", a.Path, a.Target)
 }
 

@@ -357,7 +357,7 @@ func TestCommands(t *testing.T) {
 			t.Errorf("cat --at %s: %d bytes, want %d, %v", at, len(got), len(want), err)
 		}
 	}
-	if out, err := exec.Command(built.wcfs, "cat", "--at", "sometime", w.mnt, w.f.String()).CombinedOutput(); err == nil || !strings.Contains(string(out), "--at") {
+	if out, err := exec.Command(built.wcfs, "cat", "--at", "sometime", w.mnt, w.f.String()).CombinedOutput(); err == nil || !strings.Contains(string(out), "@sometime is no revision") {
 		t.Errorf("cat at no revision: %v, %s", err, out)
 	}
 	if out, err := exec.Command(built.wcfs, "watch", t.TempDir(), w.f.String()).CombinedOutput(); err == nil || !strings.Contains(string(out), "no wcfs") {
