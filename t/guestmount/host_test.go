@@ -93,7 +93,7 @@ func startWriter(t *testing.T) *writer {
 	t.Helper()
 	const blocks, blksize = 3, 64 << 10
 	path := filepath.Join(t.TempDir(), "live.fs")
-	cmd := py.Command(t, py.Py5, "../guest/follow.py", path, strconv.Itoa(blocks), strconv.Itoa(blksize))
+	cmd := py.Command(t, py.Py5, "../guestmount/follow.py", path, strconv.Itoa(blocks), strconv.Itoa(blksize))
 	in, err1 := cmd.StdinPipe()
 	out, err2 := cmd.StdoutPipe()
 	if err1 != nil || err2 != nil {
