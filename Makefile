@@ -16,7 +16,7 @@ export PATH := $(shell $(GO) env GOROOT)/bin:$(PATH)
 all: wcfs
 
 wcfs: FORCE
-	CGO_ENABLED=0 $(GO) build -trimpath -o wcfs .
+	CGO_ENABLED=0 $(GO) build -buildvcs=auto -trimpath -o wcfs .
 FORCE:
 
 # make demo STAY=1 keeps serving until Ctrl-C
