@@ -6,7 +6,7 @@ DIST        ?= dist
 
 # Packages are tested side by side on as many processors as there are; the tests wait for conditions, not for time.
 TESTP       ?= 2
-TESTTIMEOUT ?= 15m
+TESTTIMEOUT ?= 30m
 
 # Scripts and tests run plain `go`: that is the one that GO names.
 export PATH := $(shell $(GO) env GOROOT)/bin:$(PATH)
