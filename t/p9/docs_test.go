@@ -12,6 +12,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"wcfs/t/served"
 	"wcfs/t/wait"
@@ -153,15 +154,15 @@ func TestLimits(t *testing.T) {
 	}
 }
 
-// plain writes a value of the table as an option: "32 MiB" is 33554432, "10 s" is 10s, "5 of one" is 5.
+// plain writes a value of the table as an option: "32 MiB" is 32M, "60 s" is 1m0s, "5 of one" is 5.
 func plain(value string) string {
 	f := append(strings.Fields(value), "", "")
 	n, _ := strconv.Atoi(f[0])
 	switch f[1] {
 	case "MiB":
-		return strconv.Itoa(n << 20)
+		return strconv.Itoa(n) + "M"
 	case "s":
-		return f[0] + "s"
+		return (time.Duration(n) * time.Second).String()
 	}
 	return strconv.Itoa(n)
 }
