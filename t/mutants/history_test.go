@@ -39,7 +39,7 @@ func historyMutants() []mutant {
 			edits: []edit{{"if w := max(t.touches.last[oid], t.lastGap); w > v {", "if w := t.touches.last[oid]; w > v {"}},
 		},
 		{
-			name: "trim-despite-holds", file: "zcore/history/history.go",
+			name: "trim-despite-holds", run: "TestHoldKeepsCommits", file: "zcore/history/history.go",
 			why:   "commits are forgotten that a reader depends on",
 			edits: []edit{{"keep = min(keep, h.tid)", "_ = h"}},
 		},
@@ -127,7 +127,7 @@ func historyMutants() []mutant {
 			edits: []edit{{"for i := len(f.recent) - 1; i >=", "for i := -1; i >="}},
 		},
 		{
-			name: "recent-unsorted", file: "zcore/history/file.go",
+			name: "recent-unsorted", run: "TestRecentInOrder", file: "zcore/history/file.go",
 			why:   "a block that was tracked late as of an old view hides those behind it",
 			edits: []edit{{"for i > 0 && f.recent[i-1].since", "for i > len(f.recent) && f.recent[i-1].since"}},
 		},

@@ -123,7 +123,7 @@ func pinMutants() []mutant {
 		{
 			name: "stuck-behind-one-that-lives", run: "TestClientThatMayNotBeKilledOwes", limit: 30 * time.Second, file: "zcore/watch_pin.go",
 			why:   "readers wait for the other pins of a client that may not be killed for as long as it lives",
-			edits: []edit{{"\t\tcase <-l.killed: // for another pin: that is never answered, so this one's clock would not run\n\t\t\tl.forgetReply(stream)\n\t\t\treturn \"\"\n", ""}},
+			edits: []edit{{"\t\tcase <-l.killed: // for another pin: that is never answered, so this one's clock would not run\n\t\t\tl.forgetReply(stream)\n\t\t\treturn \"\", 0\n", ""}},
 		},
 		{
 			name: "front-error-unnoticed", run: "TestReadThatAFront", file: "zcore/read.go",

@@ -72,6 +72,50 @@ func TestChangesAreForgotten(t *testing.T) {
 	}
 }
 
+// A hold keeps the list of commits back to its tid, however long ago that was; without it the list is trimmed.
+func TestHoldKeepsCommits(t *testing.T) {
+	now := time.Unix(0, 0)
+	tail := New(memstorage.New(), 1, Options{Retention: time.Minute, Now: func() time.Time { return now }})
+	commit := func(from, to zodb.Tid) {
+		for tid := from; tid < to; tid++ {
+			now = now.Add(time.Second)
+			c := zodb.Commit{Tid: tid, Oids: []zodb.Oid{zblkOf(7)}}
+			tail.Publish([]zodb.Commit{c})
+			if _, err := tail.Delta(t.Context(), c); err != nil {
+				t.Fatal(err)
+			}
+			tail.Trim()
+		}
+	}
+	commit(10, 500)
+	hold := tail.Hold(490)
+	commit(500, 1000)
+	if oldest, _ := tail.Bounds(); oldest > 490 {
+		t.Errorf("the list begins at %d, though 490 is held", oldest)
+	}
+	hold.Release()
+	commit(1000, 1010)
+	if oldest, _ := tail.Bounds(); oldest < 900 {
+		t.Errorf("the list begins at %d, though nothing is held", oldest)
+	}
+}
+
+// Blocks are found by when they were tracked, also those that were tracked late as of an old view.
+func TestRecentInOrder(t *testing.T) {
+	f := &File{}
+	for i := range 300 {
+		f.addRecent(sinceRef{zodb.Tid(i * 7919 % 300), Blk(i)})
+	}
+	for i := 1; i < len(f.recent); i++ {
+		if f.recent[i-1].since > f.recent[i].since {
+			t.Fatalf("%d comes after %d", f.recent[i].since, f.recent[i-1].since)
+		}
+	}
+	if len(f.recent) != 300 {
+		t.Errorf("%d of 300 blocks are there", len(f.recent))
+	}
+}
+
 func zblkOf(blk Blk) zodb.Oid { return zodb.Oid(1<<32 + blk) }
 
 // trackMany tracks n blocks of a file whose leaves have 30 keys.
