@@ -193,8 +193,14 @@ func TestOpenWaits(t *testing.T) {
 	cl := neotest.Start(t, neotest.Config{Protocol: 5})
 	objs, tid := fill(cl.Writer())
 	cl.Storages[0].Kill()
-	time.AfterFunc(time.Second, cl.Storages[0].Start)
-	loadAll(t, open(t, cl.URL(), options(t)), objs, tid)
+	started := make(chan struct{})
+	time.AfterFunc(time.Second, func() {
+		defer close(started)
+		cl.Storages[0].Start()
+	})
+	s := open(t, cl.URL(), options(t))
+	<-started
+	loadAll(t, s, objs, tid)
 }
 
 // An empty database is one of head 0, and is followed from there.
