@@ -96,7 +96,7 @@ func pinMutants() []mutant {
 			edits: []edit{{"t.opts.Retry == nil || zodb.", "t.opts.Retry != nil || zodb."}},
 		},
 		{
-			name: "stuck-pins-awaited", run: "TestRepeated", file: "zcore/watch_pin.go",
+			name: "stuck-pins-awaited", run: "TestRepeated", limit: 30 * time.Second, hangs: true, file: "zcore/watch_pin.go",
 			why:   "a READ that fails in an outage hangs for as long as that lasts",
 			edits: []edit{{"if zodb.KindOf(err) != zodb.KindAnswer {\n\t\t\t\tw.setStuck(p, true)\n\t\t\t}\n", ""}},
 		},
